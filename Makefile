@@ -1,0 +1,56 @@
+# The verbs of this project. `make serve` and `make test` do all the set-up themselves, inside this folder.
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 8080
+DATA ?= .data
+BIN := .venv/bin
+export TOKENWORKS_CACHE_DIR ?= $(CURDIR)/.cache
+
+.DEFAULT_GOAL := help
+.PHONY: help setup serve test check fmt bench run lock clean
+
+help: ## list these verbs
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+.venv/runtime.stamp: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/dev.stamp: requirements-dev.lock .venv/runtime.stamp
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
+
+setup: .venv/dev.stamp ## create .venv with everything pinned
+
+serve: .venv/runtime.stamp ## run a provider with a real model: make serve PORT=8080
+	$(BIN)/tokenworks serve --host $(HOST) --port $(PORT) --data-dir $(DATA)
+
+test: setup ## run all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+check: setup ## linters, types, import direction: exactly what CI runs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+fmt: setup ## format and fix
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup ## print the benchmark tables
+	$(BIN)/python -m benchmarks $(ARGS)
+
+run: .venv/runtime.stamp ## any command: make run ARGS="models list"
+	$(BIN)/tokenworks $(ARGS)
+
+lock: ## pin every dependency again, with hashes
+	$(PYTHON) -m venv .venv/lock
+	.venv/lock/bin/pip install --quiet uv==0.13.9
+	.venv/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header pyproject.toml requirements-build.in -o requirements.lock
+	.venv/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra dev pyproject.toml requirements-build.in -c requirements.lock -o requirements-dev.lock
+
+clean: ## remove everything that make created
+	rm -rf .venv .data .cache build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,42 @@
+"""What a configuration file says, checked and typed. `load` in this package makes it from TOML."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tokenworks.core.money import Price
+from tokenworks.core.target import RouteLimits
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderConfig:
+    """`[providers.NAME]`: an endpoint we may call. `api_key` is `env:NAME`, `file:/path`, a literal, or None."""
+
+    name: str
+    protocol: str
+    base_url: str
+    api_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """`[models.NAME]`: a public name, answered by `targets` ("provider/model") or by a worker of ours.
+
+    A worker's model has `engine` set; `weights` names a catalog entry or a source; `options` are the engine's own.
+    """
+
+    name: str
+    targets: tuple[str, ...] = ()
+    limits: RouteLimits = RouteLimits()
+    price: Price = Price()
+    engine: str | None = None
+    weights: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """`options` are the settings of the `[serve]` table, by option name with underscores."""
+
+    providers: dict[str, ProviderConfig] = field(default_factory=dict)
+    models: dict[str, ModelConfig] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)

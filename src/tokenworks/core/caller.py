@@ -1,0 +1,13 @@
+"""Who asks: a key, and the tenant tree it hangs on."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """`models` None means every model."""
+
+    key_id: str
+    project_id: str
+    organization_id: str
+    models: frozenset[str] | None = None

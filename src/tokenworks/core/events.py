@@ -1,0 +1,79 @@
+"""What an upstream says while it answers. A whole answer is the fold of its events."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tokenworks.core.errors import TokenworksError
+from tokenworks.core.usage import Usage
+
+
+class FinishReason(StrEnum):
+    STOP = "stop"
+    LENGTH = "length"
+    TOOL_CALLS = "tool_calls"
+    CONTENT_FILTER = "content_filter"
+
+
+@dataclass(slots=True)
+class TokenLogprob:
+    """`top` holds the alternatives as (token, logprob, bytes)."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None
+    top: list[tuple[str, float, list[int] | None]]
+
+
+@dataclass(slots=True)
+class Started:
+    """The upstream accepted: its own response id and the model that really answers."""
+
+    id: str
+    model: str
+
+
+@dataclass(slots=True)
+class TextDelta:
+    text: str
+    index: int = 0
+    logprobs: list[TokenLogprob] | None = None
+
+
+@dataclass(slots=True)
+class ReasoningDelta:
+    text: str
+    index: int = 0
+    signature: str | None = None
+
+
+@dataclass(slots=True)
+class ToolCallDelta:
+    """Part of call number `call` of choice `index`; `id` and `name` come with its first part only."""
+
+    call: int
+    arguments: str
+    id: str | None = None
+    name: str | None = None
+    index: int = 0
+
+
+@dataclass(slots=True)
+class UsageReport:
+    """Replaces every earlier report of the same attempt."""
+
+    usage: Usage
+
+
+@dataclass(slots=True)
+class Finished:
+    reason: FinishReason
+    index: int = 0
+    stop_sequence: str | None = None
+
+
+@dataclass(slots=True)
+class Failed:
+    error: TokenworksError
+
+
+Event = Started | TextDelta | ReasoningDelta | ToolCallDelta | UsageReport | Finished | Failed

@@ -1,0 +1,86 @@
+"""A conversation in neutral form: what every chat protocol can say, under the field's standard names."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Role(StrEnum):
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+    TOOL = "tool"
+
+
+@dataclass(slots=True)
+class Text:
+    text: str
+
+
+@dataclass(slots=True)
+class Image:
+    """Exactly one of `url` and `data` (base64, with its `media_type`) is set."""
+
+    url: str | None = None
+    data: str | None = None
+    media_type: str | None = None
+    detail: str | None = None
+
+
+@dataclass(slots=True)
+class ToolCall:
+    """`arguments` is the JSON text as the model wrote it: never parsed and re-serialised on its way."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(slots=True)
+class ToolResult:
+    call_id: str
+    content: list["Text | Image"]
+    is_error: bool = False
+
+
+@dataclass(slots=True)
+class Thinking:
+    """Reasoning the model showed. `signature` or `encrypted` is the provider's own proof and passes unchanged."""
+
+    text: str = ""
+    signature: str | None = None
+    encrypted: str | None = None
+
+
+Part = Text | Image | ToolCall | ToolResult | Thinking
+
+
+@dataclass(slots=True)
+class Message:
+    role: Role
+    parts: list[Part]
+    name: str | None = None
+
+
+@dataclass(slots=True)
+class Tool:
+    """A function the model may call; `parameters` is its JSON schema."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)
+    strict: bool | None = None
+
+
+class ToolMode(StrEnum):
+    AUTO = "auto"
+    NONE = "none"
+    REQUIRED = "required"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolChoice:
+    """`name` forces that one function and implies REQUIRED."""
+
+    mode: ToolMode = ToolMode.AUTO
+    name: str | None = None

@@ -1,0 +1,77 @@
+"""A request in neutral form: the task, how to sample, and what the caller wants back."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tokenworks.core.messages import Message, Tool, ToolChoice
+
+
+@dataclass(slots=True)
+class Sampling:
+    """None means: the model's own default. Ranges are checked by the protocol that decoded them."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    repetition_penalty: float | None = None
+    seed: int | None = None
+    stop: list[str] = field(default_factory=list)
+    logit_bias: dict[str, float] = field(default_factory=dict)
+    ignore_eos: bool = False
+    min_tokens: int | None = None
+
+
+@dataclass(slots=True)
+class ResponseFormat:
+    """`schema` None means any JSON object; otherwise the answer must match this JSON schema."""
+
+    schema: dict[str, Any] | None = None
+    name: str | None = None
+    strict: bool | None = None
+
+
+@dataclass(slots=True)
+class Conversation:
+    """The task of a chat request."""
+
+    messages: list[Message]
+    tools: list[Tool] = field(default_factory=list)
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+
+
+@dataclass(slots=True)
+class Prompts:
+    """The task of a text completion: each prompt is text or token ids and yields `n` choices."""
+
+    prompts: list[str | list[int]]
+    echo: bool = False
+    suffix: str | None = None
+
+
+@dataclass(slots=True)
+class Request:
+    """What a caller asked for.
+
+    `body` and `protocol` are the caller's own bytes and wire protocol: an upstream that speaks the same
+    protocol gets the body passed through. `ignored` lists the parameters that will have no effect.
+    """
+
+    model: str
+    task: Conversation | Prompts
+    protocol: str
+    body: bytes = b""
+    sampling: Sampling = field(default_factory=Sampling)
+    response_format: ResponseFormat | None = None
+    max_output_tokens: int | None = None
+    n: int = 1
+    logprobs: bool = False
+    top_logprobs: int = 0
+    stream: bool = False
+    include_usage: bool = False
+    user: str | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+    ignored: list[str] = field(default_factory=list)

@@ -1,0 +1,1 @@
+"""Contract gateway -> control: what a gateway did, written down before it is told to anybody."""
