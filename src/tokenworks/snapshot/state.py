@@ -1,0 +1,105 @@
+"""The state that the snapshot stream describes, and the arithmetic of full states and deltas. Pure."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from tokenworks.snapshot.framing import FrameError
+from tokenworks.snapshot.records import VERSION, Beat, Delta, Frame, Full, KeyRecord, ModelRecord, UpstreamRecord
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """One revision, never changed after it was made: a request that holds one sees one consistent world."""
+
+    revision: int = 0
+    keys: Mapping[str, KeyRecord] = field(default_factory=dict)
+    """By digest."""
+    models: Mapping[str, ModelRecord] = field(default_factory=dict)
+    """By public name."""
+    upstreams: Mapping[str, UpstreamRecord] = field(default_factory=dict)
+    """By id."""
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        revision: int = 0,
+        keys: Iterable[KeyRecord] = (),
+        models: Iterable[ModelRecord] = (),
+        upstreams: Iterable[UpstreamRecord] = (),
+    ) -> "State":
+        return cls(
+            revision,
+            {key.digest: key for key in keys},
+            {model.name: model for model in models},
+            {upstream.id: upstream for upstream in upstreams},
+        )
+
+    def full(self) -> Full:
+        return Full(
+            VERSION,
+            self.revision,
+            tuple(self.keys.values()),
+            tuple(self.models.values()),
+            tuple(self.upstreams.values()),
+        )
+
+    def apply(self, frame: Frame) -> "State":
+        """The state after `frame`. FrameError when it is of a newer version or out of order."""
+        if isinstance(frame, Full):
+            if frame.version != VERSION:
+                raise FrameError(
+                    f"snapshot version {frame.version}, this gateway reads {VERSION}: upgrade the older one"
+                )
+            return State.of(revision=frame.revision, keys=frame.keys, models=frame.models, upstreams=frame.upstreams)
+        if isinstance(frame, Beat):
+            if frame.revision != self.revision:
+                raise FrameError(
+                    f"control is at revision {frame.revision}, we are at {self.revision}: a change was missed"
+                )
+            return self
+        if frame.revision <= self.revision:
+            raise FrameError(f"revision {frame.revision} came after {self.revision}: the stream is out of order")
+        return State(
+            frame.revision,
+            _merge(self.keys, {key.digest: key for key in frame.keys}, frame.removed_keys),
+            _merge(self.models, {model.name: model for model in frame.models}, frame.removed_models),
+            _merge(self.upstreams, {upstream.id: upstream for upstream in frame.upstreams}, frame.removed_upstreams),
+        )
+
+
+def diff(old: State, new: State) -> Delta:
+    """What brings `old` to `new`; `is_empty` tells whether that is nothing but the revision."""
+    return Delta(
+        revision=new.revision,
+        keys=_changed(old.keys, new.keys),
+        models=_changed(old.models, new.models),
+        upstreams=_changed(old.upstreams, new.upstreams),
+        removed_keys=_removed(old.keys, new.keys),
+        removed_models=_removed(old.models, new.models),
+        removed_upstreams=_removed(old.upstreams, new.upstreams),
+    )
+
+
+def is_empty(delta: Delta) -> bool:
+    return delta == Delta(delta.revision)
+
+
+def _merge(old: Mapping[str, T], changed: Mapping[str, T], removed: Iterable[str]) -> Mapping[str, T]:
+    if not changed and not removed:
+        return old
+    merged = {**old, **changed}
+    for name in removed:
+        merged.pop(name, None)
+    return merged
+
+
+def _changed(old: Mapping[str, T], new: Mapping[str, T]) -> tuple[T, ...]:
+    return tuple(record for name, record in new.items() if old.get(name) != record)
+
+
+def _removed(old: Mapping[str, T], new: Mapping[str, T]) -> tuple[str, ...]:
+    return tuple(name for name in old if name not in new)
