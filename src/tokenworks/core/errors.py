@@ -23,7 +23,10 @@ TokenworksError
 
 
 class TokenworksError(Exception):
-    """`message` goes to the caller; `code` is the machine-readable cause; `param` names the offending field."""
+    """`message` goes to the caller; `code` is the machine-readable cause; `param` names the offending field.
+
+    `provider` and `upstream_status` are set when an upstream said so (status None: it never answered).
+    """
 
     status = 500
     code = "internal_error"
@@ -35,11 +38,15 @@ class TokenworksError(Exception):
         param: str | None = None,
         code: str | None = None,
         retry_after: float | None = None,
+        provider: str | None = None,
+        upstream_status: int | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
         self.retry_after = retry_after
+        self.provider = provider
+        self.upstream_status = upstream_status
         if code is not None:
             self.code = code
 
@@ -88,24 +95,8 @@ class LimitReached(CallerError):
 
 
 class UpstreamError(TokenworksError):
-    """`upstream_status` is what the upstream answered (None when it never did); `provider` is its name."""
-
     status = 502
     code = "upstream_error"
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        provider: str,
-        upstream_status: int | None = None,
-        param: str | None = None,
-        code: str | None = None,
-        retry_after: float | None = None,
-    ) -> None:
-        super().__init__(message, param=param, code=code, retry_after=retry_after)
-        self.provider = provider
-        self.upstream_status = upstream_status
 
 
 class UpstreamUnavailable(UpstreamError):

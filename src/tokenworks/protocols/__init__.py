@@ -1,0 +1,25 @@
+"""Wire protocols, chosen by name. One folder each: types, requests, responses, stream, errors.
+
+A codec is pure and goes both ways: to serve a protocol and to call an upstream that speaks it. Adding one is
+adding a folder and a row here.
+"""
+
+from importlib import import_module
+
+from tokenworks.protocols.base import Codec
+
+PROTOCOLS = {
+    "openai_chat": "tokenworks.protocols.openai_chat.codec:CODEC",
+    "openai_completions": "tokenworks.protocols.openai_completions.codec:CODEC",
+    "worker": "tokenworks.protocols.worker.codec:CODEC",
+}
+
+
+def codec(name: str) -> Codec:
+    """The codec of a protocol. ValueError with the known names for any other."""
+    try:
+        module, _, attribute = PROTOCOLS[name].partition(":")
+    except KeyError:
+        raise ValueError(f"unknown protocol {name!r}; known: {', '.join(sorted(PROTOCOLS))}") from None
+    found: Codec = getattr(import_module(module), attribute)
+    return found

@@ -1,0 +1,125 @@
+"""What a protocol can do. Pure: bytes and neutral forms in, the other out; no socket, no clock.
+
+Two ways lead from an upstream's bytes to the caller's. A `Passthrough` forwards the bytes of a protocol that both
+speak and only looks at them; otherwise `Translation` (translation.py) goes through neutral events. Both tell the
+same `Observation` what went by, and that is all the meter ever reads.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from tokenworks.core.errors import TokenworksError
+from tokenworks.core.events import Event, Failed, Finished, ReasoningDelta, TextDelta, ToolCallDelta, UsageReport
+from tokenworks.core.request import Request
+from tokenworks.core.usage import Usage
+
+
+@dataclass(slots=True)
+class Observation:
+    """What went by so far. `deltas` counts pieces of output: about one token each on engines of ours."""
+
+    usage: Usage | None = None
+    deltas: int = 0
+    finish_reasons: dict[int, str] = field(default_factory=dict)
+    error: TokenworksError | None = None
+    response_model: str = ""
+
+    def see(self, event: Event) -> None:
+        if isinstance(event, TextDelta | ReasoningDelta | ToolCallDelta):
+            self.deltas += 1
+        elif isinstance(event, UsageReport):
+            self.usage = event.usage
+        elif isinstance(event, Finished):
+            self.finish_reasons[event.index] = event.reason
+        elif isinstance(event, Failed):
+            self.error = event.error
+
+
+class Relay(Protocol):
+    """Upstream bytes of one attempt in, the caller's bytes out."""
+
+    observation: Observation
+
+    def feed(self, chunk: bytes) -> bytes:
+        """The caller's bytes for this chunk, often empty. Raises the upstream's own mid-stream error."""
+        ...
+
+    def close(self) -> bytes:
+        """The last bytes, after the upstream ended. Raises UpstreamBroken when it ended before its finish."""
+        ...
+
+    def whole(self, body: bytes) -> bytes:
+        """The caller's body for an upstream's complete (not streamed) answer."""
+        ...
+
+
+class StreamReader(Protocol):
+    """An upstream's stream -> events, fed in any pieces."""
+
+    def feed(self, chunk: bytes) -> list[Event]: ...
+
+    def close(self) -> list[Event]:
+        """The events still held back at the end of the stream."""
+        ...
+
+
+class StreamWriter(Protocol):
+    """Events -> the caller's stream. `close` gives the terminator."""
+
+    def feed(self, event: Event) -> bytes: ...
+
+    def close(self) -> bytes: ...
+
+
+class Codec(Protocol):
+    """One wire protocol. Methods of a direction that a protocol does not have raise NotImplementedError."""
+
+    name: str
+    path: str
+    """Path under an upstream's base URL."""
+    stream_content_type: bytes
+
+    # To serve it.
+    def response_id(self, request_id: str) -> str:
+        """An id in this protocol's style."""
+        ...
+
+    def decode_request(self, body: bytes) -> Request:
+        """Raises InvalidRequest naming the field."""
+        ...
+
+    def stream_writer(self, request: Request, response_id: str, created: int) -> StreamWriter: ...
+
+    def encode_response(self, request: Request, events: list[Event], response_id: str, created: int) -> bytes:
+        """The fold of a complete answer's events."""
+        ...
+
+    def encode_error(self, error: TokenworksError) -> bytes:
+        """The body of an error answer."""
+        ...
+
+    def encode_stream_error(self, error: TokenworksError) -> bytes:
+        """What a stream that already began says before it closes."""
+        ...
+
+    # To call it.
+    def encode_request(self, request: Request, model: str, *, stream: bool) -> bytes: ...
+
+    def rewrite_request(self, request: Request, model: str) -> bytes:
+        """The caller's own body with the model's name replaced, and usage asked for in a stream."""
+        ...
+
+    def passthrough(self, request: Request, observation: Observation) -> Relay: ...
+
+    def read_response(self, body: bytes) -> list[Event]:
+        """Raises ValueError when the body is not a complete answer."""
+        ...
+
+    def stream_reader(self, quirks: Collection[str] = ()) -> StreamReader:
+        """`quirks` are the endpoint's deviations, by the names of snapshot.records.UpstreamRecord."""
+        ...
+
+    def read_error(self, status: int, body: bytes, *, provider: str, retry_after: float | None) -> TokenworksError:
+        """An upstream's error answer, with its cause, provider and status kept."""
+        ...

@@ -1,0 +1,127 @@
+"""Streams of JSON chunks in `data: ` lines, ended by `[DONE]`: what the OpenAI-like protocols share."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+
+from tokenworks.core.errors import UpstreamBroken
+from tokenworks.core.events import Event, Started, UsageReport
+from tokenworks.core.request import Request
+from tokenworks.core.usage import Usage
+from tokenworks.protocols.base import Observation
+from tokenworks.protocols.sse import Splitter, data_of
+from tokenworks.protocols.translation import require_finish
+
+DONE = b"data: [DONE]\n\n"
+
+
+class ChunkReader(ABC):
+    """An upstream's chunks -> events. Garbled chunks raise UpstreamBroken."""
+
+    def __init__(self, quirks: Collection[str] = ()) -> None:
+        self._splitter = Splitter()
+        self._started = False
+        self._per_choice = "usage_per_choice" in quirks
+        self._usage: Usage | None = None
+
+    @abstractmethod
+    def _read(self, data: bytes) -> list[Event]:
+        """The events of one chunk. ValueError when it is not one."""
+
+    def feed(self, chunk: bytes) -> list[Event]:
+        try:
+            return self._events(self._splitter.feed(chunk))
+        except ValueError as error:
+            raise UpstreamBroken(f"The upstream's stream is garbled: {error}") from error
+
+    def close(self) -> list[Event]:
+        try:
+            return self._events(self._splitter.close())
+        except ValueError as error:
+            raise UpstreamBroken(f"The upstream's stream was cut: {error}") from error
+
+    def _events(self, blocks: list[bytes]) -> list[Event]:
+        events: list[Event] = []
+        for block in blocks:
+            if (data := payload(block)) is not None:
+                events += self._read(data)
+        return events
+
+    def _start(self, response_id: str | None, model: str | None) -> list[Event]:
+        if self._started:
+            return []
+        self._started = True
+        return [Started(response_id or "", model or "")]
+
+    def _report(self, usage: Usage) -> UsageReport:
+        self._usage = add_choice_usage(self._usage, usage) if self._per_choice else usage
+        return UsageReport(self._usage)
+
+
+class ChunkRelay(ABC):
+    """Forwards chunks as they came and watches them.
+
+    Held back: a usage chunk that the caller did not ask for, and `[DONE]`, which is ours to send once the attempt is
+    settled. A block in any other dress than one `data: ` line is put into it: several clients fail on others.
+    """
+
+    def __init__(self, request: Request, observation: Observation) -> None:
+        self.observation = observation
+        self._include_usage = request.include_usage
+        self._splitter = Splitter()
+
+    @abstractmethod
+    def _see(self, data: bytes) -> bool:
+        """Watch one chunk; whether the caller gets it. ValueError when it is not one."""
+
+    @abstractmethod
+    def _see_whole(self, body: bytes) -> None:
+        """Watch a complete answer. ValueError when it is not one."""
+
+    def feed(self, chunk: bytes) -> bytes:
+        try:
+            return b"".join([self._forward(block) for block in self._splitter.feed(chunk)])
+        except ValueError as error:
+            raise UpstreamBroken(f"The upstream's stream is garbled: {error}") from error
+
+    def close(self) -> bytes:
+        try:
+            tail = b"".join([self._forward(block) for block in self._splitter.close()])
+        except ValueError as error:
+            raise UpstreamBroken(f"The upstream's stream was cut: {error}") from error
+        require_finish(self.observation)
+        return tail + DONE
+
+    def whole(self, body: bytes) -> bytes:
+        try:
+            self._see_whole(body)
+        except ValueError as error:
+            raise UpstreamBroken(f"The upstream's answer is not valid: {error}") from error
+        require_finish(self.observation)
+        return body
+
+    def _forward(self, block: bytes) -> bytes:
+        data = payload(block)
+        if data is None or not self._see(data):
+            return b""
+        if len(data) + 6 == len(block):
+            return block + b"\n\n"
+        return b"data: " + data.replace(b"\n", b" ") + b"\n\n"
+
+
+def payload(block: bytes) -> bytes | None:
+    """The chunk in a block; None for comments, pings and the terminator."""
+    data = data_of(block)
+    return None if data is None or data.strip() in (b"", b"[DONE]") else data
+
+
+def add_choice_usage(earlier: Usage | None, report: Usage) -> Usage:
+    """Hosts that report once per choice repeat the prompt and split the output."""
+    if earlier is None:
+        return report
+    return Usage(
+        max(earlier.input, report.input),
+        max(earlier.cached_input, report.cached_input),
+        max(earlier.cache_write, report.cache_write),
+        earlier.output + report.output,
+        earlier.reasoning + report.reasoning,
+    )

@@ -1,0 +1,116 @@
+"""Errors in OpenAI's shape, both ways (https://platform.openai.com/docs/guides/error-codes)."""
+
+from typing import Any
+
+import msgspec
+
+from tokenworks.core.errors import (
+    CallerError,
+    ContextLengthExceeded,
+    InvalidRequest,
+    LimitReached,
+    PermissionDenied,
+    RequestTooLarge,
+    ServiceError,
+    TokenworksError,
+    Unauthenticated,
+    UpstreamBroken,
+    UpstreamOverloaded,
+    UpstreamRejected,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
+
+_ENCODE = msgspec.json.Encoder().encode
+_LONGEST_QUOTE = 1000
+
+
+def encode_error(error: TokenworksError) -> bytes:
+    body = {"message": error.message, "type": _type(error), "param": error.param, "code": error.code}
+    return _ENCODE({"error": body})
+
+
+def encode_stream_error(error: TokenworksError) -> bytes:
+    return b"data: " + encode_error(error) + b"\n\n"
+
+
+def _type(error: TokenworksError) -> str:
+    match error:
+        case LimitReached():
+            return "rate_limit_error"
+        case PermissionDenied():
+            return "permission_error"
+        case Unauthenticated():
+            return "authentication_error"
+        case CallerError():
+            return "invalid_request_error"
+        case ServiceError():
+            return "server_error"
+        case _:
+            return "upstream_error"
+
+
+def read_error(status: int, body: bytes, *, provider: str, retry_after: float | None) -> TokenworksError:
+    """An upstream's error answer. Its own words about our credentials are not shown to callers."""
+    message, kind, param = _details(body)
+    context: dict[str, Any] = {"provider": provider, "upstream_status": status}
+    said = f"{provider} answered {status}: {message[:_LONGEST_QUOTE]}" if message else f"{provider} answered {status}."
+    if _is_context_length(kind, message):
+        return ContextLengthExceeded(message or said, param="messages", **context)
+    match status:
+        case 400 | 409 | 422:
+            return InvalidRequest(message or said, param=param, **context)
+        case 413:
+            return RequestTooLarge(message or said, **context)
+        case 401 | 403:
+            return UpstreamRejected(
+                f"{provider} refused the credentials this service holds for it ({status}).",
+                code="upstream_authentication",
+                **context,
+            )
+        case 402:
+            return UpstreamRejected(f"{provider} refused: its quota is used up.", code="upstream_quota", **context)
+        case 404 | 405:
+            return UpstreamRejected(said, code="upstream_not_found", **context)
+        case 408 | 504:
+            return UpstreamTimeout(said, **context)
+        case 429 | 498 | 529:
+            return UpstreamOverloaded(said, retry_after=retry_after or 1.0, **context)
+        case 502 | 503:
+            return UpstreamUnavailable(said, retry_after=retry_after or 1.0, **context)
+        case _:
+            return UpstreamBroken(said, **context)
+
+
+def read_stream_error(raw: bytes, *, provider: str = "") -> TokenworksError:
+    """The `error` member of a stream's chunk."""
+    details = _decode(b'{"error":' + raw + b"}")
+    code = details.get("code")
+    status = code if isinstance(code, int) and 400 <= code < 600 else 502
+    return read_error(status, _ENCODE({"error": details}), provider=provider or "The upstream", retry_after=None)
+
+
+def _details(body: bytes) -> tuple[str, str, str | None]:
+    """(message, type and code in one text, param) of an error body of any host."""
+    error = _decode(body)
+    message = error.get("message") or error.get("detail") or ""
+    param = error.get("param")
+    kind = f"{error.get('type', '')} {error.get('code', '')}"
+    return str(message), kind, param if isinstance(param, str) else None
+
+
+def _decode(body: bytes) -> dict[str, Any]:
+    """The error object of `{"error": ...}`, `{"detail": ...}`, `{"message": ...}`, or plain text as its message."""
+    try:
+        decoded = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return {"message": body[:_LONGEST_QUOTE].decode("utf-8", "replace").strip()}
+    error = decoded.get("error", decoded) if isinstance(decoded, dict) else decoded
+    return error if isinstance(error, dict) else {"message": str(error)}
+
+
+def _is_context_length(kind: str, message: str) -> bool:
+    if "context_length_exceeded" in kind or "exceed_context_size" in kind:
+        return True
+    lowered = message.lower()
+    return "maximum context length" in lowered or "available context size" in lowered

@@ -1,0 +1,282 @@
+"""Requests of chat completions: the caller's body -> Request, and Request -> an upstream's body."""
+
+from typing import Any
+
+import msgspec
+
+from tokenworks.core.errors import InvalidRequest
+from tokenworks.core.messages import (
+    Image,
+    Message,
+    Part,
+    Role,
+    Text,
+    Thinking,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    ToolMode,
+    ToolResult,
+)
+from tokenworks.core.request import Conversation, Request, ResponseFormat, Sampling
+from tokenworks.protocols.openai_chat import types as wire
+from tokenworks.protocols.validation import decode, top_level
+
+NAME = "openai_chat"
+_DECODER = msgspec.json.Decoder(wire.ChatRequest)
+_ENCODE = msgspec.json.Encoder().encode
+
+WITHOUT_EFFECT = frozenset({"user", "metadata"})
+"""Read, but they change nothing about the answer."""
+HONOURED = frozenset(wire.ChatRequest.__struct_fields__) - WITHOUT_EFFECT
+
+
+def decode_request(body: bytes) -> Request:
+    wired = decode(_DECODER, body)
+    if wired.max_tokens and wired.max_completion_tokens and wired.max_tokens != wired.max_completion_tokens:
+        raise InvalidRequest("Give either 'max_tokens' or 'max_completion_tokens', not both.", param="max_tokens")
+    if wired.top_logprobs and not wired.logprobs:
+        raise InvalidRequest("'top_logprobs' needs 'logprobs' to be true.", param="top_logprobs")
+    if wired.stream_options and not wired.stream:
+        raise InvalidRequest("'stream_options' needs 'stream' to be true.", param="stream_options")
+    members = top_level(body)
+    return Request(
+        model=wired.model,
+        task=_conversation(wired),
+        protocol=NAME,
+        body=body,
+        sampling=_sampling(wired),
+        response_format=_response_format(wired),
+        max_output_tokens=wired.max_completion_tokens or wired.max_tokens,
+        n=wired.n or 1,
+        logprobs=bool(wired.logprobs),
+        top_logprobs=wired.top_logprobs or 0,
+        stream=bool(wired.stream),
+        include_usage=bool(wired.stream_options and wired.stream_options.include_usage),
+        user=wired.user,
+        metadata=wired.metadata or {},
+        ignored=sorted(members.keys() - HONOURED),
+    )
+
+
+def _sampling(wired: wire.ChatRequest) -> Sampling:
+    stop = [wired.stop] if isinstance(wired.stop, str) else wired.stop or []
+    if len(stop) > 16 or any(not text for text in stop):
+        raise InvalidRequest("'stop' takes at most 16 strings, none of them empty.", param="stop")
+    return Sampling(
+        temperature=wired.temperature,
+        top_p=wired.top_p,
+        top_k=wired.top_k,
+        min_p=wired.min_p,
+        frequency_penalty=wired.frequency_penalty,
+        presence_penalty=wired.presence_penalty,
+        repetition_penalty=wired.repetition_penalty,
+        seed=wired.seed,
+        stop=stop,
+        logit_bias=wired.logit_bias or {},
+        ignore_eos=bool(wired.ignore_eos),
+        min_tokens=wired.min_tokens,
+    )
+
+
+def _response_format(wired: wire.ChatRequest) -> ResponseFormat | None:
+    match wired.response_format:
+        case wire.JsonObjectFormat():
+            return ResponseFormat()
+        case wire.JsonSchemaFormat(json_schema=given):
+            return ResponseFormat(schema=given.schema, name=given.name, strict=given.strict)
+        case _:
+            return None
+
+
+def _conversation(wired: wire.ChatRequest) -> Conversation:
+    tools = [
+        Tool(tool.function.name, tool.function.description, tool.function.parameters or {}, tool.function.strict)
+        for tool in wired.tools or []
+    ]
+    return Conversation(
+        messages=[_message(message, f"messages[{index}]") for index, message in enumerate(wired.messages)],
+        tools=tools,
+        tool_choice=_tool_choice(wired.tool_choice, {tool.name for tool in tools}),
+        parallel_tool_calls=wired.parallel_tool_calls,
+    )
+
+
+def _tool_choice(choice: str | wire.NamedTool | None, names: set[str]) -> ToolChoice | None:
+    if choice is None:
+        return None
+    if isinstance(choice, wire.NamedTool):
+        if choice.function.name not in names:
+            raise InvalidRequest(
+                f"'tool_choice' names the function {choice.function.name!r}, which is not in 'tools'.",
+                param="tool_choice",
+            )
+        return ToolChoice(ToolMode.REQUIRED, choice.function.name)
+    if choice == "required" and not names:
+        raise InvalidRequest("'tool_choice' is 'required' but 'tools' is empty.", param="tool_choice")
+    return ToolChoice(ToolMode(choice))
+
+
+def _message(message: wire.ChatMessage, where: str) -> Message:
+    match message:
+        case wire.ToolMessage():
+            content = [part for part in _parts(message.content) if isinstance(part, Text | Image)]
+            return Message(Role.TOOL, [ToolResult(message.tool_call_id, content)])
+        case wire.AssistantMessage():
+            return Message(Role.ASSISTANT, _assistant_parts(message, where), message.name)
+        case wire.UserMessage():
+            role = Role.USER
+        case _:
+            role = Role.SYSTEM
+    if message.content is None:
+        raise InvalidRequest(f"'{where}.content' must not be null.", param=f"{where}.content")
+    return Message(role, _parts(message.content), message.name)
+
+
+def _assistant_parts(message: wire.AssistantMessage, where: str) -> list[Part]:
+    parts: list[Part] = []
+    if reasoning := message.reasoning_content or message.reasoning:
+        parts.append(Thinking(reasoning))
+    parts += _parts(message.content)
+    if message.refusal:
+        parts.append(Text(message.refusal))
+    parts += [ToolCall(call.id, call.function.name, call.function.arguments) for call in message.tool_calls or []]
+    if not parts and message.content is None:
+        raise InvalidRequest(
+            f"'{where}' has neither 'content' nor 'tool_calls'; an assistant message needs one.", param=where
+        )
+    return parts
+
+
+def _parts(content: wire.Content) -> list[Part]:
+    if content is None:
+        return []
+    if isinstance(content, str):
+        return [Text(content)]
+    parts: list[Part] = []
+    for part in content:
+        match part:
+            case wire.TextPart():
+                parts.append(Text(part.text))
+            case wire.RefusalPart():
+                parts.append(Text(part.refusal))
+            case wire.ImagePart():
+                parts.append(_image(part.image_url))
+    return parts
+
+
+def _image(image: wire.ImageUrl) -> Image:
+    if image.url.startswith("data:"):
+        media_type, _, data = image.url[5:].partition(";base64,")
+        return Image(data=data, media_type=media_type, detail=image.detail)
+    return Image(url=image.url, detail=image.detail)
+
+
+def rewrite_request(request: Request, model: str) -> bytes:
+    """The caller's body under the upstream's model name; a stream always asks for its usage."""
+    members: dict[str, Any] = dict(top_level(request.body))
+    members["model"] = model
+    if request.stream:
+        options = msgspec.json.decode(members["stream_options"]) if "stream_options" in members else None
+        members["stream_options"] = {**(options or {}), "include_usage": True}
+    return _ENCODE(members)
+
+
+def encode_request(request: Request, model: str, *, stream: bool) -> bytes:
+    if not isinstance(request.task, Conversation):
+        raise InvalidRequest("This model only takes chat requests.", param="model")
+    task, sampling = request.task, request.sampling
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": [wired for message in task.messages for wired in _encode_message(message)],
+        "max_tokens": request.max_output_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "min_p": sampling.min_p,
+        "frequency_penalty": sampling.frequency_penalty,
+        "presence_penalty": sampling.presence_penalty,
+        "repetition_penalty": sampling.repetition_penalty,
+        "seed": sampling.seed,
+        "stop": sampling.stop or None,
+        "logit_bias": sampling.logit_bias or None,
+        "ignore_eos": sampling.ignore_eos or None,
+        "min_tokens": sampling.min_tokens,
+        "n": request.n if request.n > 1 else None,
+        "logprobs": request.logprobs or None,
+        "top_logprobs": request.top_logprobs or None,
+        "tools": [_encode_tool(tool) for tool in task.tools] or None,
+        "tool_choice": _encode_tool_choice(task.tool_choice),
+        "parallel_tool_calls": task.parallel_tool_calls,
+        "response_format": _encode_format(request.response_format),
+        "stream": stream or None,
+        "stream_options": {"include_usage": True} if stream else None,
+        "user": request.user,
+        "metadata": request.metadata or None,
+    }
+    return _ENCODE({name: value for name, value in body.items() if value is not None})
+
+
+def _encode_message(message: Message) -> list[dict[str, Any]]:
+    """One wire message, but one for each tool result."""
+    results = [part for part in message.parts if isinstance(part, ToolResult)]
+    wired: list[dict[str, Any]] = [
+        {"role": "tool", "tool_call_id": result.call_id, "content": _encode_content(result.content)}
+        for result in results
+    ]
+    shown = [part for part in message.parts if isinstance(part, Text | Image)]
+    calls = [part for part in message.parts if isinstance(part, ToolCall)]
+    thoughts = [part.text for part in message.parts if isinstance(part, Thinking) and part.text]
+    if shown or calls or thoughts or not results:
+        body: dict[str, Any] = {"role": message.role.value, "content": _encode_content(shown) if shown else None}
+        if message.role is not Role.ASSISTANT and not shown:
+            body["content"] = ""
+        if calls:
+            body["tool_calls"] = [
+                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+                for call in calls
+            ]
+        if thoughts:
+            body["reasoning_content"] = "".join(thoughts)
+        if message.name:
+            body["name"] = message.name
+        wired.append(body)
+    return wired
+
+
+def _encode_content(parts: list[Text | Image]) -> str | list[dict[str, Any]]:
+    if len(parts) == 1 and isinstance(parts[0], Text):
+        return parts[0].text
+    return [{"type": "text", "text": part.text} if isinstance(part, Text) else _encode_image(part) for part in parts]
+
+
+def _encode_image(image: Image) -> dict[str, Any]:
+    url = image.url or f"data:{image.media_type};base64,{image.data}"
+    return {"type": "image_url", "image_url": {"url": url, **({"detail": image.detail} if image.detail else {})}}
+
+
+def _encode_tool(tool: Tool) -> dict[str, Any]:
+    function = {
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": tool.parameters,
+        "strict": tool.strict,
+    }
+    return {"type": "function", "function": {name: value for name, value in function.items() if value is not None}}
+
+
+def _encode_tool_choice(choice: ToolChoice | None) -> Any:
+    if choice is None:
+        return None
+    if choice.name is not None:
+        return {"type": "function", "function": {"name": choice.name}}
+    return choice.mode.value
+
+
+def _encode_format(given: ResponseFormat | None) -> dict[str, Any] | None:
+    if given is None:
+        return None
+    if given.schema is None and given.name is None:
+        return {"type": "json_object"}
+    described = {"name": given.name or "answer", "schema": given.schema, "strict": given.strict}
+    return {"type": "json_schema", "json_schema": {k: v for k, v in described.items() if v is not None}}

@@ -1,0 +1,197 @@
+"""Whole answers of chat completions: an upstream's body -> events, and events -> the caller's body."""
+
+from typing import Any
+
+import msgspec
+
+from tokenworks.core.events import (
+    Event,
+    Finished,
+    FinishReason,
+    ReasoningDelta,
+    Started,
+    TextDelta,
+    TokenLogprob,
+    ToolCallDelta,
+    UsageReport,
+)
+from tokenworks.core.request import Request
+from tokenworks.core.usage import Usage
+from tokenworks.protocols.openai_chat import types as wire
+
+_DECODER = msgspec.json.Decoder(wire.Answer)
+_ENCODE = msgspec.json.Encoder().encode
+
+_FINISH = {
+    "stop": FinishReason.STOP,
+    "eos": FinishReason.STOP,
+    "length": FinishReason.LENGTH,
+    "tool_calls": FinishReason.TOOL_CALLS,
+    "function_call": FinishReason.TOOL_CALLS,
+    "content_filter": FinishReason.CONTENT_FILTER,
+}
+
+
+def finish_reason(text: str) -> FinishReason:
+    """An unknown reason is a host's own word for having stopped."""
+    return _FINISH.get(text, FinishReason.STOP)
+
+
+def read_usage(body: wire.UsageBody) -> Usage:
+    """OpenAI's prompt_tokens include cached and written ones; ours are disjoint."""
+    prompt, completion = body.prompt_tokens_details, body.completion_tokens_details
+    cached = (prompt.cached_tokens or 0) if prompt else 0
+    written = (prompt.cache_write_tokens or 0) if prompt else 0
+    return Usage(
+        input=max(body.prompt_tokens - cached - written, 0),
+        cached_input=cached,
+        cache_write=written,
+        output=body.completion_tokens or 0,
+        reasoning=(completion.reasoning_tokens or 0) if completion else 0,
+    )
+
+
+def encode_usage(usage: Usage) -> dict[str, Any]:
+    return {
+        "prompt_tokens": usage.prompt,
+        "completion_tokens": usage.output,
+        "total_tokens": usage.total,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_input, "cache_write_tokens": usage.cache_write},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning},
+    }
+
+
+def decode_answer(body: bytes) -> wire.Answer:
+    """ValueError when it is not one."""
+    try:
+        return _DECODER.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+
+
+def read_response(body: bytes) -> list[Event]:
+    answer = decode_answer(body)
+    if not answer.choices or any(choice.message is None or not choice.finish_reason for choice in answer.choices):
+        raise ValueError("it has no finished choice")
+    events: list[Event] = [Started(answer.id or "", answer.model or "")]
+    for choice in answer.choices:
+        events += read_choice(choice)
+    if answer.usage is not None:
+        events.append(UsageReport(read_usage(answer.usage)))
+    return events
+
+
+def read_choice(choice: wire.Choice) -> list[Event]:
+    """One choice of a chunk or of a whole answer."""
+    events: list[Event] = []
+    index = choice.index
+    delta = choice.delta or choice.message
+    if delta is not None:
+        if reasoning := delta.reasoning_content or delta.reasoning:
+            events.append(ReasoningDelta(reasoning, index))
+        if text := delta.content or delta.refusal:
+            events.append(TextDelta(text, index, read_logprobs(choice.logprobs)))
+        for position, call in enumerate(delta.tool_calls or ()):
+            function = call.function or wire.FunctionDelta()
+            number = position if call.index is None else call.index
+            events.append(ToolCallDelta(number, function.arguments or "", call.id, function.name, index))
+    if choice.finish_reason:
+        events.append(Finished(finish_reason(choice.finish_reason), index))
+    return events
+
+
+def read_logprobs(given: wire.ChoiceLogprobs | None) -> list[TokenLogprob] | None:
+    if given is None or given.content is None:
+        return None
+    return [
+        TokenLogprob(
+            token.token, token.logprob, token.bytes, [(top.token, top.logprob, top.bytes) for top in token.top_logprobs]
+        )
+        for token in given.content
+    ]
+
+
+def encode_logprobs(given: list[TokenLogprob] | None) -> dict[str, Any] | None:
+    if given is None:
+        return None
+    return {
+        "content": [
+            {
+                "token": token.token,
+                "logprob": token.logprob,
+                "bytes": token.bytes,
+                "top_logprobs": [{"token": t, "logprob": p, "bytes": b} for t, p, b in token.top],
+            }
+            for token in given
+        ],
+        "refusal": None,
+    }
+
+
+class _Choice:
+    def __init__(self) -> None:
+        self.text: list[str] = []
+        self.reasoning: list[str] = []
+        self.calls: dict[int, dict[str, Any]] = {}
+        self.logprobs: list[TokenLogprob] | None = None
+        self.finish = FinishReason.STOP
+
+    def add(self, event: Event) -> None:
+        match event:
+            case TextDelta():
+                self.text.append(event.text)
+                if event.logprobs is not None:
+                    self.logprobs = (self.logprobs or []) + event.logprobs
+            case ReasoningDelta():
+                self.reasoning.append(event.text)
+            case ToolCallDelta():
+                call = self.calls.setdefault(event.call, {"id": event.id, "name": event.name, "arguments": []})
+                call["arguments"].append(event.arguments)
+            case Finished():
+                self.finish = event.reason
+
+    def body(self, index: int) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": "".join(self.text) or None, "refusal": None}
+        if not self.calls and message["content"] is None:
+            message["content"] = ""
+        if self.reasoning:
+            message["reasoning_content"] = message["reasoning"] = "".join(self.reasoning)
+        if self.calls:
+            message["tool_calls"] = [
+                {
+                    "id": call["id"],
+                    "type": "function",
+                    "function": {"name": call["name"], "arguments": "".join(call["arguments"])},
+                }
+                for _, call in sorted(self.calls.items())
+            ]
+        return {
+            "index": index,
+            "message": message,
+            "logprobs": encode_logprobs(self.logprobs),
+            "finish_reason": self.finish.value,
+        }
+
+
+def encode_response(request: Request, events: list[Event], response_id: str, created: int) -> bytes:
+    choices: dict[int, _Choice] = {}
+    usage, model = Usage(), request.model
+    for event in events:
+        match event:
+            case Started():
+                model = event.model or model
+            case UsageReport():
+                usage = event.usage
+            case TextDelta() | ReasoningDelta() | ToolCallDelta() | Finished():
+                choices.setdefault(event.index, _Choice()).add(event)
+    return _ENCODE(
+        {
+            "id": response_id,
+            "object": "chat.completion",
+            "created": created,
+            "model": model,
+            "choices": [choice.body(index) for index, choice in sorted(choices.items())],
+            "usage": encode_usage(usage),
+            "system_fingerprint": None,
+        }
+    )

@@ -1,0 +1,127 @@
+"""Streams of chat completions. Rules measured with the official clients: only `data:` lines and comments, every
+chunk has id, object, created, model and a list of choices, usage comes last and only when asked for."""
+
+from typing import Any
+
+import msgspec
+
+from tokenworks.core.events import (
+    Event,
+    Failed,
+    Finished,
+    ReasoningDelta,
+    Started,
+    TextDelta,
+    ToolCallDelta,
+    UsageReport,
+)
+from tokenworks.core.request import Request
+from tokenworks.core.usage import Usage
+from tokenworks.protocols.chunks import DONE, ChunkReader, ChunkRelay
+from tokenworks.protocols.openai_chat import types as wire
+from tokenworks.protocols.openai_chat.errors import read_stream_error
+from tokenworks.protocols.openai_chat.responses import (
+    decode_answer,
+    encode_logprobs,
+    encode_usage,
+    finish_reason,
+    read_choice,
+    read_usage,
+)
+
+_ENCODE = msgspec.json.Encoder().encode
+
+
+class StreamReader(ChunkReader):
+    def _read(self, data: bytes) -> list[Event]:
+        answer = decode_answer(data)
+        if answer.error is not None:
+            return [Failed(read_stream_error(bytes(answer.error)))]
+        events = self._start(answer.id, answer.model)
+        for choice in answer.choices or ():
+            events += read_choice(choice)
+        if answer.usage is not None:
+            events.append(self._report(read_usage(answer.usage)))
+        return events
+
+
+class StreamWriter:
+    """Events -> chunks. The usage chunk is held until the end, where every client expects it."""
+
+    def __init__(self, request: Request, response_id: str, created: int) -> None:
+        self._head: dict[str, Any] = {
+            "id": response_id,
+            "object": "chat.completion.chunk",
+            "created": created,
+            "model": request.model,
+        }
+        self._include_usage = request.include_usage
+        self._usage = Usage()
+        self._roles: set[int] = set()
+
+    def feed(self, event: Event) -> bytes:
+        match event:
+            case TextDelta():
+                return self._chunk(event.index, {"content": event.text}, logprobs=encode_logprobs(event.logprobs))
+            case ReasoningDelta():
+                return self._chunk(event.index, {"reasoning_content": event.text, "reasoning": event.text})
+            case ToolCallDelta():
+                return self._chunk(event.index, {"tool_calls": [_encode_call(event)]})
+            case Finished():
+                return self._chunk(event.index, {}, finish=event.reason.value)
+            case UsageReport():
+                self._usage = event.usage
+            case Started():
+                self._head["model"] = event.model or self._head["model"]
+        return b""
+
+    def close(self) -> bytes:
+        if not self._include_usage:
+            return DONE
+        last = self._head | {"choices": [], "usage": encode_usage(self._usage)}
+        return b"data: " + _ENCODE(last) + b"\n\n" + DONE
+
+    def _chunk(
+        self, index: int, delta: dict[str, Any], *, finish: str | None = None, logprobs: dict[str, Any] | None = None
+    ) -> bytes:
+        if index not in self._roles:
+            self._roles.add(index)
+            delta = {"role": "assistant", **delta}
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
+        return b"data: " + _ENCODE(self._head | {"choices": [choice]}) + b"\n\n"
+
+
+def _encode_call(event: ToolCallDelta) -> dict[str, Any]:
+    call: dict[str, Any] = {"index": event.call, "function": {"arguments": event.arguments}}
+    if event.id is not None:
+        call |= {"id": event.id, "type": "function"}
+        call["function"] = {"name": event.name, "arguments": event.arguments}
+    return call
+
+
+class Passthrough(ChunkRelay):
+    def _see(self, data: bytes) -> bool:
+        answer = decode_answer(data)
+        if answer.error is not None:
+            raise read_stream_error(bytes(answer.error))
+        self._note(answer)
+        return bool(answer.choices) or answer.usage is None or self._include_usage
+
+    def _see_whole(self, body: bytes) -> None:
+        answer = decode_answer(body)
+        if not answer.choices:
+            raise ValueError("it has no choices")
+        self._note(answer)
+
+    def _note(self, answer: wire.Answer) -> None:
+        seen = self.observation
+        for choice in answer.choices or ():
+            delta = choice.delta or choice.message
+            if delta is not None and (delta.content or delta.reasoning_content or delta.reasoning or delta.tool_calls):
+                seen.deltas += 1
+            if choice.finish_reason:
+                seen.finish_reasons[choice.index] = finish_reason(choice.finish_reason)
+        if answer.usage is not None:
+            seen.usage = read_usage(answer.usage)
+        if answer.model:
+            seen.response_model = answer.model

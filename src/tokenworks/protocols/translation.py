@@ -1,0 +1,76 @@
+"""From one protocol to another: upstream bytes -> neutral events -> the caller's bytes."""
+
+from collections.abc import Collection
+
+from tokenworks.core.errors import UpstreamBroken
+from tokenworks.core.events import Event
+from tokenworks.core.request import Request
+from tokenworks.protocols.base import Codec, Observation
+
+
+class Translation:
+    """A relay between any two codecs. `identity` is the answer's id and its creation time in Unix seconds.
+
+    `collect` collects a stream for a caller who wants one whole answer; its body is then `folded()`.
+    """
+
+    def __init__(
+        self,
+        caller: Codec,
+        upstream: Codec,
+        request: Request,
+        observation: Observation,
+        identity: tuple[str, int],
+        quirks: Collection[str] = (),
+    ) -> None:
+        response_id, created = identity
+        self.observation = observation
+        self._caller = caller
+        self._request = request
+        self._identity = identity
+        self._reader = upstream.stream_reader(quirks)
+        self._writer = caller.stream_writer(request, response_id, created)
+        self._upstream = upstream
+        self._events: list[Event] = []
+
+    def feed(self, chunk: bytes) -> bytes:
+        return b"".join([self._writer.feed(event) for event in self._seen(self._reader.feed(chunk))])
+
+    def close(self) -> bytes:
+        tail = b"".join([self._writer.feed(event) for event in self._seen(self._reader.close())])
+        self._require_finish()
+        return tail + self._writer.close()
+
+    def whole(self, body: bytes) -> bytes:
+        try:
+            events = self._upstream.read_response(body)
+        except ValueError as error:
+            raise UpstreamBroken(f"The upstream's answer is not valid: {error}") from error
+        return self._encode(self._seen(events))
+
+    def collect(self, chunk: bytes) -> None:
+        self._events += self._seen(self._reader.feed(chunk))
+
+    def folded(self) -> bytes:
+        self._events += self._seen(self._reader.close())
+        self._require_finish()
+        return self._encode(self._events)
+
+    def _encode(self, events: list[Event]) -> bytes:
+        return self._caller.encode_response(self._request, events, *self._identity)
+
+    def _seen(self, events: list[Event]) -> list[Event]:
+        for event in events:
+            self.observation.see(event)
+        if self.observation.error is not None:
+            raise self.observation.error
+        return events
+
+    def _require_finish(self) -> None:
+        require_finish(self.observation)
+
+
+def require_finish(observation: Observation) -> None:
+    """A stream that ends without a finish was cut: never pass it off as complete."""
+    if not observation.finish_reasons:
+        raise UpstreamBroken("The upstream's stream ended before it was finished.")

@@ -1,0 +1,45 @@
+"""Bad JSON and wrong types -> InvalidRequest with the field's path and what would be right."""
+
+import re
+from typing import Any, TypeVar
+
+import msgspec
+
+from tokenworks.core.errors import InvalidRequest
+
+T = TypeVar("T")
+
+_AT = re.compile(r"^(?P<problem>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
+_MISSING = re.compile(r"missing required field `(?P<field>[^`]+)`")
+
+
+def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    """The typed body, or InvalidRequest: `param` is a path such as `messages[0].role`."""
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise _invalid(str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        detail = "the body is empty" if not body.strip() else str(error)
+        raise InvalidRequest(f"The request body is not valid JSON: {detail}.", code="invalid_json") from None
+    except RecursionError:
+        raise InvalidRequest("The request body is nested too deeply.", code="invalid_json") from None
+
+
+def top_level(body: bytes) -> dict[str, msgspec.Raw]:
+    """The top-level members of an object that was decoded before, each as its own bytes."""
+    return _TOP_LEVEL.decode(body)
+
+
+def _invalid(text: str) -> InvalidRequest:
+    match = _AT.match(text)
+    problem, path = (match["problem"], match["path"] or "$") if match else (text, "$")
+    param = path.removeprefix("$").removeprefix(".")
+    if missing := _MISSING.search(problem):
+        param = f"{param}.{missing['field']}" if param else missing["field"]
+        return InvalidRequest(f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")
+    where = f"'{param}'" if param else "the request body"
+    return InvalidRequest(f"Invalid value for {where}: {problem}.", param=param or None, code="invalid_value")
+
+
+_TOP_LEVEL: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
