@@ -1,11 +1,9 @@
 """A gateway's side of the stream: keep the state current, survive control's absence, ask for unknown keys."""
 
 import asyncio
-import contextlib
 import logging
 import random
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import msgspec
 from tokenworks.client import Client, ClientError
 from tokenworks.core.errors import Unavailable
 from tokenworks.snapshot import disk
+from tokenworks.snapshot.answers import Answers
 from tokenworks.snapshot.framing import FrameError, Reader
 from tokenworks.snapshot.records import Delta, Frame, Full, KeyRecord
 from tokenworks.snapshot.state import State
@@ -24,10 +23,6 @@ SILENCE_SECONDS = 5.0
 BACKOFF_SECONDS = (0.1, 2.0)
 SAVE_DELAY_SECONDS = 1.0
 ASK_SECONDS = 2.0
-ASK_AT_ONCE = 32
-REMEMBER_YES_SECONDS = 1.0
-REMEMBER_NO_SECONDS = 5.0
-REMEMBERED_KEYS = 10_000
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +38,7 @@ class Subscriber:
         self._client = client
         self._path = path
         self._on_change = on_change
-        self._answers = _Answers()
+        self._answers = Answers(self._ask)
         self._first = asyncio.Event()
         self._dirty = asyncio.Event()
         self._heard: float | None = None
@@ -63,6 +58,8 @@ class Subscriber:
         self._tasks.append(asyncio.create_task(self._follow(), name="snapshot-follow"))
         if self._path is not None:
             self._tasks.append(asyncio.create_task(self._save(self._path), name="snapshot-save"))
+        for task in self._tasks:
+            task.add_done_callback(_report_death)
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -89,7 +86,7 @@ class Subscriber:
         Unavailable when control cannot be asked: an unknown key is then neither good nor bad.
         """
         known = self.state.keys.get(digest)
-        return known if known is not None else await self._answers.get(digest, self._ask)
+        return known if known is not None else await self._answers.get(digest)
 
     async def _ask(self, digest: str) -> KeyRecord | None:
         try:
@@ -163,28 +160,6 @@ class Subscriber:
             log.warning("snapshot %s cannot be written (%s): a restart will need control", path, error.strerror)
 
 
-class _Answers:
-    """What control said about keys that are not in the state. Bounded; least recently asked go first.
-
-    A "yes" is fresh for 1 s, because a key that was revoked before it was ever published leaves no delta;
-    an older one serves only while control cannot be asked, as the state itself does.
-    """
-
-    def __init__(self) -> None:
-        self._known: OrderedDict[str, tuple[float, KeyRecord | None]] = OrderedDict()
-        self._asking: dict[str, asyncio.Task[KeyRecord | None]] = {}
-        self._room = asyncio.Semaphore(ASK_AT_ONCE)
-
-    async def get(self, digest: str, ask: Callable[[str], "asyncio._CoroutineLike[KeyRecord | None]"]) -> KeyRecord | None:
-        until, answer = self._known.get(digest, (0.0, None))
-        if time.monotonic() < until:
-            return answer
-        task = self._asking.get(digest)
-        if task is None:
-            task = self._asking[digest] = asyncio.create_task(self._ask(digest, ask))
-        try:
-            return await asyncio.shield(task)
-        except Unavailable:
-            if answer is None or self._known.get(digest, (0.0, None))[1] is not answer:
-                raise
-            return answer
+def _report_death(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical("%s stopped: this gateway no longer follows control", task.get_name(), exc_info=error)
