@@ -1,0 +1,81 @@
+"""Request -> the body of `POST generate`."""
+
+import msgspec
+
+from tokenworks.core.errors import InvalidRequest
+from tokenworks.core.messages import Image, Message, Text, Thinking, ToolCall, ToolMode, ToolResult
+from tokenworks.core.request import Conversation, Prompts, Request
+from tokenworks.core.request import Sampling as NeutralSampling
+from tokenworks.protocols.worker import types as wire
+
+_ENCODE = msgspec.json.Encoder().encode
+
+
+def encode_request(request: Request, model: str, *, stream: bool) -> bytes:
+    """An answer always streams: `stream` makes no difference."""
+    chat = request.task if isinstance(request.task, Conversation) else None
+    choice = chat.tool_choice if chat else None
+    return _ENCODE(
+        wire.GenerateRequest(
+            model=model,
+            messages=tuple(m for message in chat.messages for m in _messages(message)) if chat else None,
+            prompts=_prompts(request.task) if isinstance(request.task, Prompts) else None,
+            tools=tuple(wire.Tool(tool.name, tool.description, tool.parameters) for tool in chat.tools) if chat else (),
+            tool_choice=(choice.mode if choice else ToolMode.AUTO).value,
+            forced_tool=choice.name if choice else None,
+            json=request.response_format is not None,
+            json_schema=request.response_format.schema if request.response_format else None,
+            max_tokens=request.max_output_tokens,
+            n=request.n,
+            sampling=_sampling(request.sampling),
+            logprobs=request.top_logprobs if request.logprobs else None,
+            echo=isinstance(request.task, Prompts) and request.task.echo,
+        )
+    )
+
+
+def _prompts(task: Prompts) -> tuple[str | list[int], ...]:
+    if task.suffix:
+        raise InvalidRequest("This model does not fill in the middle: 'suffix' is not supported.", param="suffix")
+    return tuple(task.prompts)
+
+
+def _sampling(given: NeutralSampling) -> wire.Sampling:
+    return wire.Sampling(
+        temperature=given.temperature,
+        top_p=given.top_p,
+        top_k=given.top_k,
+        min_p=given.min_p,
+        frequency_penalty=given.frequency_penalty,
+        presence_penalty=given.presence_penalty,
+        repetition_penalty=given.repetition_penalty,
+        seed=given.seed,
+        stop=tuple(given.stop),
+        logit_bias=given.logit_bias,
+        ignore_eos=given.ignore_eos,
+        min_tokens=given.min_tokens,
+    )
+
+
+def _messages(message: Message) -> list[wire.Message]:
+    """One message, but one for each tool result."""
+    results = [part for part in message.parts if isinstance(part, ToolResult)]
+    messages = [wire.Message("tool", _text(list(result.content)), call_id=result.call_id) for result in results]
+    rest = [part for part in message.parts if not isinstance(part, ToolResult)]
+    if rest or not results:
+        messages.append(
+            wire.Message(
+                message.role.value,
+                _text([part for part in rest if isinstance(part, Text | Image)]),
+                name=message.name,
+                reasoning="".join(part.text for part in rest if isinstance(part, Thinking)),
+                calls=tuple(wire.Call(p.id, p.name, p.arguments) for p in rest if isinstance(p, ToolCall)),
+            )
+        )
+    return messages
+
+
+def _text(parts: list[Text | Image]) -> str:
+    if any(isinstance(part, Image) for part in parts):
+        raise InvalidRequest("This model does not take images.", param="messages")
+    return "".join(part.text for part in parts if isinstance(part, Text))
