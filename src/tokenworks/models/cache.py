@@ -1,0 +1,151 @@
+"""The cache of weights, shared by every process of a machine.
+
+    blobs/sha256/<digest>      whole files, read-only, placed atomically: what is there is complete
+    index.json                 source -> digest, size, the names it was pulled under
+    partial/<source>/          downloads under way or broken off
+    locks/                     one per source, so that a file is downloaded once however many processes want it
+
+Knows nothing of where files come from.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenworks.core.files import sync_directory, write_atomically
+from tokenworks.models.errors import CacheUnusable
+from tokenworks.models.writer import Written
+
+
+@dataclass(frozen=True)
+class Cached:
+    """One source's file in the cache; `names` are the models it was pulled for."""
+
+    source: str
+    names: tuple[str, ...]
+    path: Path
+    size: int
+    sha256: str
+
+
+class Cache:
+    def __init__(self, root: Path) -> None:
+        self._root = root.absolute()
+        self._index_file = self._root / "index.json"
+
+    def find(self, source: str) -> Cached | None:
+        """None also when the file is gone or was cut short: then it has to be fetched again."""
+        record = self._records().get(source)
+        if record is None:
+            return None
+        path = self._blob(record["sha256"])
+        if not path.is_file() or path.stat().st_size != record["size"]:
+            return None
+        return Cached(source, tuple(record["names"]), path, record["size"], record["sha256"])
+
+    def pinned(self, source: str) -> str | None:
+        """The digest of the first download, in force until the source is forgotten, also when its file is lost."""
+        record = self._records().get(source)
+        return None if record is None else record["sha256"]
+
+    def sources(self) -> dict[str, set[str]]:
+        """Every source remembered, with the names it was pulled under, whether its file is still there or not."""
+        return {source: set(record["names"]) for source, record in self._records().items()}
+
+    def all(self) -> list[Cached]:
+        found = (self.find(source) for source in sorted(self._records()))
+        return [cached for cached in found if cached is not None]
+
+    def adopt(self, digest: str, source: str, name: str) -> Path | None:
+        """The file with this digest when another source brought it already."""
+        path = self._blob(digest)
+        if not path.is_file():
+            return None
+        self._record(source, name, digest, path.stat().st_size)
+        return path
+
+    def place(self, written: Written, source: str, name: str) -> Path:
+        blob = self._blob(written.sha256)
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        written.path.chmod(0o444)
+        written.path.replace(blob)
+        sync_directory(blob.parent)
+        self._record(source, name, written.sha256, written.size)
+        shutil.rmtree(self.partial(source))
+        return blob
+
+    def name(self, cached: Cached, name: str) -> None:
+        """Remember that `name` uses this file too."""
+        if name not in cached.names:
+            self._record(cached.source, name, cached.sha256, cached.size)
+
+    def forget(self, source: str) -> int:
+        """Drop the source, and its file when no other source has the same. Returns the bytes freed."""
+        with self._lock("index"):
+            records = self._records()
+            record = records.pop(source)
+            self._write(records)
+            if any(other["sha256"] == record["sha256"] for other in records.values()):
+                return 0
+            blob = self._blob(record["sha256"])
+            size = blob.stat().st_size if blob.is_file() else 0
+            blob.unlink(missing_ok=True)
+            return size
+
+    def partial(self, source: str) -> Path:
+        folder = self._root / "partial" / _slug(source)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def discard_partial(self, source: str) -> None:
+        shutil.rmtree(self.partial(source), ignore_errors=True)
+
+    def downloading(self, source: str) -> AbstractContextManager[None]:
+        """Held while a source is downloaded; freed by the system when its holder dies."""
+        return self._lock(_slug(source))
+
+    @contextmanager
+    def _lock(self, name: str) -> Iterator[None]:
+        # Imported here because it costs as long as the whole look-up of a cached file.
+        from filelock import FileLock
+
+        folder = self._root / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f"{name}.lock", poll_interval=0.2):
+            yield
+
+    def _blob(self, digest: str) -> Path:
+        return self._root / "blobs" / "sha256" / digest
+
+    def _record(self, source: str, name: str, digest: str, size: int) -> None:
+        with self._lock("index"):
+            records = self._records()
+            names = {name, *records.get(source, {}).get("names", ())}
+            records[source] = {"sha256": digest, "size": size, "names": sorted(names)}
+            self._write(records)
+
+    def _write(self, records: dict[str, Any]) -> None:
+        text = json.dumps({"version": 1, "weights": records}, indent=1, sort_keys=True)
+        write_atomically(self._index_file, text.encode(), mode=0o644)
+
+    def _records(self) -> dict[str, Any]:
+        try:
+            records = json.loads(self._index_file.read_bytes())["weights"]
+        except FileNotFoundError:
+            return {}
+        except (ValueError, KeyError, TypeError) as error:
+            raise CacheUnusable(
+                f"{self._index_file} is damaged: {error}", "Remove that file; weights are then fetched again."
+            ) from error
+        if not isinstance(records, dict):
+            raise CacheUnusable(f"{self._index_file} is damaged", "Remove that file; weights are then fetched again.")
+        return records
+
+
+def _slug(source: str) -> str:
+    return hashlib.sha256(source.encode()).hexdigest()[:24]
