@@ -1,0 +1,64 @@
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokenworks.snapshot.framing import FrameError, Reader, encode
+from tokenworks.snapshot.records import Beat, Delta, Full, KeyRecord, ModelRecord, TargetRecord, UpstreamRecord
+from tokenworks.snapshot.state import State, diff, is_empty
+
+_name = st.sampled_from("abcdef")
+_keys = st.lists(st.builds(KeyRecord, _name, _name, _name, _name), max_size=6)
+_models = st.lists(
+    st.builds(
+        ModelRecord, _name, st.integers(0, 2), st.lists(st.builds(TargetRecord, _name, _name), max_size=2).map(tuple)
+    ),
+    max_size=6,
+)
+_upstreams = st.lists(
+    st.builds(UpstreamRecord, _name, _name, st.just(("p",)), _name, st.none() | st.binary(max_size=2)), max_size=6
+)
+_state = st.builds(
+    lambda keys, models, upstreams: State.of(keys=keys, models=models, upstreams=upstreams), _keys, _models, _upstreams
+)
+
+
+@given(st.lists(_state, min_size=1, max_size=8))
+def test_any_history_is_the_same_by_deltas(states: list[State]) -> None:
+    history = [replace(state, revision=number) for number, state in enumerate(states, 1)]
+    reader = Reader()
+    followed = State()
+    previous = State()
+    for state in history:
+        for frame in reader.feed(encode(diff(previous, state))):
+            followed = followed.apply(frame)
+        assert followed == state
+        previous = state
+    (full,) = reader.feed(encode(history[-1].full()))
+    assert State().apply(full) == history[-1]
+
+
+@given(_state, _state)
+def test_a_delta_is_empty_exactly_when_nothing_changed(old: State, new: State) -> None:
+    same = (old.keys, old.models, old.upstreams) == (new.keys, new.models, new.upstreams)
+    assert is_empty(diff(old, replace(new, revision=7))) == same
+
+
+def test_a_state_never_changes() -> None:
+    old = State.of(revision=1, keys=[KeyRecord("1", "d1", "p", "o")])
+    new = old.apply(Delta(2, keys=(KeyRecord("2", "d2", "p", "o"),), removed_keys=("d1",)))
+    assert list(old.keys) == ["d1"]
+    assert list(new.keys) == ["d2"]
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    state = State(revision=5)
+    with pytest.raises(FrameError, match="out of order"):
+        state.apply(Delta(5))
+    with pytest.raises(FrameError, match="a change was missed"):
+        state.apply(Beat(6))
+    with pytest.raises(FrameError, match="version 99"):
+        state.apply(Full(99, 6, (), (), ()))
+    assert state.apply(Beat(5)) is state
+    assert state.apply(Full(1, 2, (), (), ())).revision == 2
