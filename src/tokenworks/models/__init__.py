@@ -7,7 +7,7 @@ when something is really downloaded.
 from tokenworks.models.cache import Cached
 from tokenworks.models.catalog import DEFAULT_MODEL, Catalog, Entry, load_catalog
 from tokenworks.models.errors import WeightsError
-from tokenworks.models.fetch import cached, fetch, remove
+from tokenworks.models.weights import cached, fetch, remove
 from tokenworks.models.progress import Progress
 
 __all__ = [

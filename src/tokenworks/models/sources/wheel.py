@@ -89,7 +89,7 @@ class WheelFile:
                 done = 0
                 while pip.poll() is None:
                     time.sleep(POLL)
-                    done = max(done, _bytes_in(unpacking))
+                    done = max(done, _largest_file(unpacking))
                     progress(done, _announced(log))
             finally:
                 pip.kill()
@@ -149,15 +149,15 @@ class WheelFile:
         )
 
 
-def _bytes_in(folder: Path) -> int:
-    """What pip has written so far: it unpacks nothing, so this is the wheel."""
-    total = 0
-    for path in folder.rglob("*"):
+def _largest_file(folder: Path) -> int:
+    """What pip has of the wheel; it keeps a second copy for a moment, so no sum."""
+    largest = 0
+    for path in folder.rglob("*.whl"):
         try:
-            total += path.stat().st_size if path.is_file() else 0
+            largest = max(largest, path.stat().st_size)
         except FileNotFoundError:
-            continue  # pip removed it in between
-    return total
+            continue  # pip moved it in between
+    return largest
 
 
 def _announced(log: Path) -> int | None:

@@ -1,0 +1,223 @@
+"""TOML -> Configuration, collecting every problem with its line on the way."""
+
+import tomllib
+from collections.abc import Collection, Mapping
+from dataclasses import fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tokenworks.config import values
+from tokenworks.config.positions import Path as KeyPath
+from tokenworks.config.positions import key_lines
+from tokenworks.config.problems import ConfigError, Problem, choose
+from tokenworks.config.records import Configuration, ModelConfig, ProviderConfig
+from tokenworks.config.values import Bad, Check
+from tokenworks.core.money import Price
+from tokenworks.core.target import RouteLimits
+
+T = TypeVar("T")
+
+SERVE: dict[str, Check[Any]] = {
+    "host": values.string,
+    "port": values.port,
+    "data_dir": values.string,
+    "cache_dir": values.string,
+    "catalog": values.strings,
+    "models": values.strings,
+}
+LIMITS: dict[str, Check[Any]] = {field.name: values.seconds for field in fields(RouteLimits)}
+PRICE: dict[str, Check[Any]] = {field.name: values.price for field in fields(Price)}
+
+
+def load(
+    path: Path,
+    *,
+    protocols: Collection[str],
+    engines: Collection[str],
+    known_providers: Mapping[str, ProviderConfig] | None = None,
+) -> Configuration:
+    """Read and check a file. `known_providers` are the ones targets may name without a table of their own."""
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except OSError as error:
+        problem = Problem(str(path), 1, f"cannot be read: {error.strerror}; name a readable file")
+        raise ConfigError([problem]) from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigError([Problem(str(path), line, "is not UTF-8; save it in UTF-8")]) from error
+    return parse(text, file=str(path), protocols=protocols, engines=engines, known_providers=known_providers)
+
+
+def parse(
+    text: str,
+    *,
+    file: str,
+    protocols: Collection[str],
+    engines: Collection[str],
+    known_providers: Mapping[str, ProviderConfig] | None = None,
+) -> Configuration:
+    """`load` for text that has been read already; `file` is its name in messages."""
+    document = _toml(text, file)
+    reader = _Reader(file, key_lines(text), frozenset(protocols), frozenset(engines), dict(known_providers or {}))
+    configuration = reader.configuration(document)
+    if reader.problems:
+        raise ConfigError(reader.problems)
+    return configuration
+
+
+def _toml(text: str, file: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text, parse_float=values.Number)
+    except RecursionError as error:
+        raise ConfigError([Problem(file, 1, "is nested too deeply; flatten it")]) from error
+    except ValueError as error:  # TOMLDecodeError, or an integer of thousands of digits
+        line, message = _syntax(str(error), text)
+        raise ConfigError([Problem(file, line, f"is not TOML: {message}; correct the syntax")]) from error
+
+
+def _syntax(message: str, text: str) -> tuple[int, str]:
+    """tomllib's "what (at line 3, column 5)" -> (3, "what")."""
+    what, _, where = message.rpartition(" (at ")
+    if where.startswith("line "):
+        return int(where.removeprefix("line ").partition(",")[0]), what
+    return text.count("\n") + 1, what or message
+
+
+class _Reader:
+    def __init__(
+        self,
+        file: str,
+        lines: dict[KeyPath, int],
+        protocols: frozenset[str],
+        engines: frozenset[str],
+        known_providers: dict[str, ProviderConfig],
+    ) -> None:
+        self.problems: list[Problem] = []
+        self._file = file
+        self._lines = lines
+        self._known_providers = known_providers
+        self._provider_keys: dict[str, Check[Any]] = {
+            "protocol": values.one_of(protocols, partial(choose, known=protocols)),
+            "base_url": values.url,
+            "api_key": values.credential,
+        }
+        self._engine = values.one_of(engines, partial(choose, known=engines))
+
+    def configuration(self, document: dict[str, Any]) -> Configuration:
+        self._refuse_unknown((), document, ("providers", "models", "serve"))
+        named = self._tables(document, "providers")
+        providers = {name: self._provider(name, table) for name, table in named.items()}
+        models = {name: self._model(name, table, named) for name, table in self._tables(document, "models").items()}
+        for model in models.values():
+            for target in model.targets:
+                provider = target.partition("/")[0]
+                if provider in self._known_providers:
+                    providers.setdefault(provider, self._known_providers[provider])
+        options = self._keys(("serve",), document.get("serve", {}), SERVE)
+        return Configuration(providers, models, options)
+
+    def _provider(self, name: str, table: Any) -> ProviderConfig:
+        path = ("providers", name)
+        self._check((*path,), values.provider_name, name)
+        given = self._keys(path, table, self._provider_keys)
+        if name in self._known_providers:
+            return replace(self._known_providers[name], **given)
+        for key in ("protocol", "base_url"):
+            if isinstance(table, dict) and key not in table:
+                self._problem(path, f"{_dotted(path)} has no {key!r}; add it")
+        return ProviderConfig(name, given.get("protocol", ""), given.get("base_url", ""), given.get("api_key"))
+
+    def _model(self, name: str, table: Any, providers: dict[str, Any]) -> ModelConfig:
+        path = ("models", name)
+        self._check(path, values.model_name, name)
+        keys: dict[str, Check[Any]] = {
+            "targets": lambda value: self._targets((*path, "targets"), value, providers),
+            "limits": lambda value: RouteLimits(**self._keys((*path, "limits"), value, LIMITS)),
+            "price": lambda value: Price(**self._keys((*path, "price"), value, PRICE)),
+            "engine": self._engine,
+            "weights": values.string,
+            "options": lambda value: self._options((*path, "options"), value),
+        }
+        given = self._keys(path, table, keys)
+        if isinstance(table, dict):
+            self._check_answered(path, table)
+        return ModelConfig(name, **given)
+
+    def _check_answered(self, path: KeyPath, table: dict[str, Any]) -> None:
+        where = _dotted(path)
+        if "targets" not in table and "engine" not in table:
+            self._problem(path, f'{where} has nobody to answer it; add targets = ["provider/model"] or an engine')
+        if "targets" in table and "engine" in table:
+            self._problem((*path, "engine"), f"{where} has both targets and an engine; keep one of them")
+        for key in ("weights", "options"):
+            if key in table and "engine" not in table:
+                self._problem((*path, key), f"{_dotted((*path, key))} needs an engine; add one, or remove it")
+
+    def _targets(self, path: KeyPath, value: Any, providers: dict[str, Any]) -> tuple[str, ...]:
+        if not isinstance(value, list) or not value:
+            raise Bad('must be a non-empty array; write ["provider/model"]')
+        targets = []
+        for index, item in enumerate(value):
+            parts = self._check((*path, index), values.target, item)
+            if parts is None:
+                continue
+            known = providers.keys() | self._known_providers.keys()
+            if parts[0] not in known:
+                self._problem((*path, index), f"target {item!r} names an unknown provider; {choose(parts[0], known)}")
+            if item in targets:
+                self._problem((*path, index), f"target {item!r} stands there twice; remove one")
+            targets.append(item)
+        return tuple(targets)
+
+    def _options(self, path: KeyPath, value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise Bad(f"must be a table, not {values.type_name(value)}; write {{key = value}}")
+        return self._keys(path, value, dict.fromkeys(value, values.plain))
+
+    def _tables(self, document: dict[str, Any], key: str) -> dict[str, Any]:
+        value = document.get(key, {})
+        if isinstance(value, dict):
+            return value
+        self._problem((key,), f"{key!r} must hold tables; write [{key}.NAME]")
+        return {}
+
+    def _keys(self, path: KeyPath, table: Any, checks: Mapping[str, Check[Any]]) -> dict[str, Any]:
+        """The valid ones of a table's values; a problem for every other."""
+        if not isinstance(table, dict):
+            self._problem(
+                path, f"{_dotted(path)} must be a table, not {values.type_name(table)}; write key = value in it"
+            )
+            return {}
+        self._refuse_unknown(path, table, checks)
+        checked = {key: self._check((*path, key), checks[key], value) for key, value in table.items() if key in checks}
+        return {key: value for key, value in checked.items() if value is not None}
+
+    def _check(self, path: KeyPath, check: Check[T], value: Any) -> T | None:
+        try:
+            return check(value)
+        except Bad as bad:
+            self._problem(path, f"{_dotted(path)} {bad}")
+            return None
+
+    def _refuse_unknown(self, path: KeyPath, table: dict[str, Any], known: Collection[str]) -> None:
+        for key in table:
+            if key not in known:
+                self._problem((*path, key), f"unknown key {_dotted((*path, key))}; {choose(key, known)}")
+
+    def _problem(self, path: KeyPath, message: str) -> None:
+        while path not in self._lines:
+            path = path[:-1]
+        self.problems.append(Problem(self._file, self._lines[path], message))
+
+
+def _dotted(path: KeyPath) -> str:
+    """models.assistant.targets[0], with quotes where TOML wants them."""
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            quoted = part if part.replace("-", "").replace("_", "").isalnum() and part.isascii() else repr(part)
+            text += f".{quoted}" if text else quoted
+    return text
