@@ -4,8 +4,8 @@ Knows what a file may say. Knows no protocol, engine or provider by name (its ca
 credentials. docs/configuration.md is the reference.
 """
 
-from tokenworks.config.reader import load, parse
 from tokenworks.config.problems import ConfigError, Problem
+from tokenworks.config.reader import load, parse
 from tokenworks.config.records import Configuration, ModelConfig, ProviderConfig
 
 __all__ = ["ConfigError", "Configuration", "ModelConfig", "Problem", "ProviderConfig", "load", "parse"]

@@ -7,8 +7,8 @@ when something is really downloaded.
 from tokenworks.models.cache import Cached
 from tokenworks.models.catalog import DEFAULT_MODEL, Catalog, Entry, load_catalog
 from tokenworks.models.errors import WeightsError
-from tokenworks.models.weights import cached, fetch, remove
 from tokenworks.models.progress import Progress
+from tokenworks.models.weights import cached, fetch, remove
 
 __all__ = [
     "DEFAULT_MODEL",
