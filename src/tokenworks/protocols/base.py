@@ -78,7 +78,11 @@ class Codec(Protocol):
     name: str
     path: str
     """Path under an upstream's base URL."""
+    tasks: tuple[type, ...]
+    """The tasks of core.request that it can carry."""
     stream_content_type: bytes
+    stream_comment: bytes
+    """What keeps a waiting client alive and means nothing to it."""
 
     # To serve it.
     def response_id(self, request_id: str) -> str:

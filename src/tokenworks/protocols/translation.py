@@ -1,6 +1,6 @@
 """From one protocol to another: upstream bytes -> neutral events -> the caller's bytes."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from tokenworks.core.errors import UpstreamBroken
 from tokenworks.core.events import Event
@@ -10,6 +10,8 @@ from tokenworks.protocols.base import Codec, Observation
 
 class Translation:
     """A relay between any two codecs. `identity` is the answer's id and its creation time in Unix seconds.
+
+    `transform` changes the upstream's events before anybody sees them.
 
     `collect` collects a stream for a caller who wants one whole answer; its body is then `folded()`.
     """
@@ -21,7 +23,9 @@ class Translation:
         request: Request,
         observation: Observation,
         identity: tuple[str, int],
+        *,
         quirks: Collection[str] = (),
+        transform: Callable[[list[Event]], list[Event]] | None = None,
     ) -> None:
         response_id, created = identity
         self.observation = observation
@@ -31,6 +35,7 @@ class Translation:
         self._reader = upstream.stream_reader(quirks)
         self._writer = caller.stream_writer(request, response_id, created)
         self._upstream = upstream
+        self._transform = transform
         self._events: list[Event] = []
 
     def feed(self, chunk: bytes) -> bytes:
@@ -60,6 +65,8 @@ class Translation:
         return self._caller.encode_response(self._request, events, *self._identity)
 
     def _seen(self, events: list[Event]) -> list[Event]:
+        if self._transform is not None:
+            events = self._transform(events)
         for event in events:
             self.observation.see(event)
         if self.observation.error is not None:

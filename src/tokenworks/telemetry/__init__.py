@@ -1,0 +1,1 @@
+"""Metrics and logs that every plane writes the same way."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from tokenworks.core.request import Request
+from tokenworks.core.request import Conversation, Request
 from tokenworks.protocols.base import Codec, Observation
 from tokenworks.protocols.openai_chat import errors, requests, responses, stream
 
@@ -10,7 +10,9 @@ from tokenworks.protocols.openai_chat import errors, requests, responses, stream
 class OpenAIChat:
     name = requests.NAME
     path = "/chat/completions"
+    tasks: tuple[type, ...] = (Conversation,)
     stream_content_type = b"text/event-stream; charset=utf-8"
+    stream_comment = b": keep-alive\n\n"
 
     decode_request = staticmethod(requests.decode_request)
     encode_request = staticmethod(requests.encode_request)

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from tokenworks.core.request import Request
+from tokenworks.core.request import Prompts, Request
 from tokenworks.protocols.base import Codec, Observation
 from tokenworks.protocols.openai_chat import errors
 from tokenworks.protocols.openai_completions import requests, responses, stream
@@ -11,7 +11,9 @@ from tokenworks.protocols.openai_completions import requests, responses, stream
 class OpenAICompletions:
     name = requests.NAME
     path = "/completions"
+    tasks: tuple[type, ...] = (Prompts,)
     stream_content_type = b"text/event-stream; charset=utf-8"
+    stream_comment = b": keep-alive\n\n"
 
     decode_request = staticmethod(requests.decode_request)
     encode_request = staticmethod(requests.encode_request)

@@ -16,7 +16,7 @@ class Worker:
     name = "worker"
     path = "/generate"
     """Under an upstream's base URL, which ends in `types.PREFIX`."""
-    tasks = (Conversation, Prompts)
+    tasks: tuple[type, ...] = (Conversation, Prompts)
     stream_content_type = types.FRAMES
     stream_comment = b""
 

@@ -1,0 +1,171 @@
+"""The gateway's composition root: builds the parts, runs them, drains them."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+
+import uvicorn
+
+from tokenworks.client import Address, Client
+from tokenworks.gateway.admission.keys import Keys
+from tokenworks.gateway.edge.asgi import Edge, Handler
+from tokenworks.gateway.edge.forward import PREFIXES, Forward
+from tokenworks.gateway.edge.health import Health
+from tokenworks.gateway.edge.http import GuardedProtocol
+from tokenworks.gateway.edge.models import PREFIX as MODEL_PREFIX
+from tokenworks.gateway.edge.models import Models
+from tokenworks.gateway.metering.attempt import Meter
+from tokenworks.gateway.pipeline import EdgeLimits, Pipeline
+from tokenworks.gateway.settings import Settings
+from tokenworks.gateway.upstreams.http import Upstreams
+from tokenworks.gateway.upstreams.probe import Probe
+from tokenworks.journal.directory import JournalLocked
+from tokenworks.journal.shipper import Shipper
+from tokenworks.journal.writer import Journal, JournalSettings
+from tokenworks.snapshot.sealing import internal_token, read_cluster_key
+from tokenworks.snapshot.subscriber import Subscriber
+from tokenworks.telemetry.logs import configure
+from tokenworks.telemetry.metrics import Metrics
+
+SURFACES = {"/v1/chat/completions": "openai_chat", "/v1/completions": "openai_completions"}
+
+log = logging.getLogger("tokenworks.gateway")
+
+
+class CannotStart(Exception):
+    """One line for the terminal: what is wrong and what to do."""
+
+
+class Gateway:
+    """All parts of one gateway process. `app` is its ASGI application."""
+
+    def __init__(self, settings: Settings, cluster_key: bytes, journal: Journal) -> None:
+        metrics = Metrics()
+        control = Address.parse(settings.control)
+        self._client = Client(control, token=internal_token(cluster_key))
+        self._journal = journal
+        self._snapshot = Subscriber(self._client, settings.data_dir / "snapshot.bin")
+        self._shipper = Shipper(journal, self._client)
+        self._upstreams = Upstreams(cluster_key)
+        self._forward = Forward(control)
+        keys = Keys(self._snapshot)
+        models = Models(self._snapshot, keys)
+        self._health = Health(self._snapshot, journal, Probe(self._upstreams), metrics)
+        limits = EdgeLimits(body_bytes=settings.body_limit, keep_alive=settings.keep_alive)
+        pipeline = Pipeline(self._snapshot, keys, self._upstreams, Meter(journal, metrics), limits)
+        pages = {
+            ("GET", "/healthz"): self._health.healthz,
+            ("GET", "/readyz"): self._health.readyz,
+            ("GET", "/metrics"): self._health.metrics,
+            ("GET", "/v1/models"): models.list,
+        }
+        prefixes: dict[str, Handler] = {MODEL_PREFIX: models.retrieve}
+        for prefix in PREFIXES:
+            prefixes[prefix] = self._forward
+        self.app = Edge(pipeline.answer, SURFACES, pages, prefixes, metrics)
+
+    def start(self) -> None:
+        self._snapshot.start()
+        self._shipper.start()
+
+    def drain(self) -> None:
+        """From now on /readyz says no, so that balancers send nothing new."""
+        self._health.draining = True
+
+    async def stop(self) -> None:
+        await self._shipper.drain(timeout=2.0)
+        await self._shipper.stop()
+        await self._snapshot.stop()
+        await self._upstreams.close()
+        await self._forward.close()
+        await self._client.close()
+        await self._journal.close()
+
+
+async def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. CannotStart with one line when that is not possible."""
+    configure("gateway", settings.log_level)
+    listener = _listen(settings)
+    try:
+        cluster_key = read_cluster_key(settings.cluster_key_file)
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        journal = Journal.open(settings.data_dir / "journal", JournalSettings(durability=settings.durability))
+        gateway = Gateway(settings, cluster_key, journal)
+    except (OSError, ValueError, JournalLocked) as error:
+        raise CannotStart(str(error)) from error
+    protocol = type("Protocol", (GuardedProtocol,), {"header_seconds": settings.header_seconds})
+    config = uvicorn.Config(
+        gateway.app,
+        http=protocol,
+        ws="none",
+        lifespan="off",
+        loop="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=int(settings.drain_seconds),
+        backlog=2048,
+    )
+    server = _Server(config, gateway)
+    gateway.start()
+    log.info("listening on http://%s:%d", settings.host, settings.port)
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        await gateway.stop()
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn with our own signals: the first drains, the second ends at once."""
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
+        super().__init__(config)
+        self._gateway = gateway
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal)
+        yield
+
+    def _on_signal(self) -> None:
+        self.force_exit = self.should_exit
+        self.should_exit = True
+        self._gateway.drain()
+
+
+def _listen(settings: Settings) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        raise CannotStart(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}; "
+            "choose another with --host and --port"
+        ) from error
+    listener.listen(2048)
+    return listener
+
+
+def main(settings: Settings) -> int:
+    try:
+        import uvloop
+    except ImportError:
+        runner = asyncio.Runner()
+    else:
+        runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    try:
+        with runner:
+            runner.run(run(settings))
+    except CannotStart as error:
+        print(f"tokenworks gateway: {error}", file=sys.stderr)
+        return 2
+    return 0

@@ -1,0 +1,144 @@
+"""One HTTP request and its answer, over ASGI."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from tokenworks.core.errors import InvalidRequest, RequestTooLarge
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+Header = tuple[bytes, bytes]
+
+JSON = b"application/json"
+
+
+class Exchange:
+    """`started` tells whether the status line left, after which an error can only be told inside the body."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.raw_path: bytes = scope["raw_path"]
+        self.query: bytes = scope["query_string"]
+        self.headers: list[Header] = scope["headers"]
+        self.request_id = os.urandom(12).hex()
+        self.started = False
+        self.status = 0
+        self.notes: dict[str, Any] = {}
+        """What the log line of this request says about it: never prompt or answer text."""
+        self._read = False
+        self._finished = False
+        self._last_write = 0.0
+        self._keep_alive: asyncio.TimerHandle | None = None
+        self._speaking: asyncio.Task[None] | None = None
+
+    def header(self, name: bytes) -> bytes | None:
+        """`name` in lower case."""
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None
+
+    async def read_body(self, limit: int, timeout: float) -> bytes:
+        """RequestTooLarge beyond `limit` bytes, InvalidRequest when it does not arrive within `timeout` seconds."""
+        declared = self.header(b"content-length")
+        if declared is not None and declared.isdigit() and int(declared) > limit:
+            raise _too_large(limit)
+        message = await self._next(timeout)
+        self._read = not message.get("more_body", False)
+        body: bytes = message.get("body", b"")
+        if not message.get("more_body", False):
+            if len(body) > limit:
+                raise _too_large(limit)
+            return body
+        pieces, size = [body], len(body)
+        deadline = asyncio.get_running_loop().time() + timeout
+        while message.get("more_body", False):
+            message = await self._next(deadline - asyncio.get_running_loop().time())
+            pieces.append(message.get("body", b""))
+            size += len(pieces[-1])
+            if size > limit:
+                raise _too_large(limit)
+        self._read = True
+        return b"".join(pieces)
+
+    async def _next(self, timeout: float) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(timeout):
+                message = await self._receive()
+        except TimeoutError:
+            raise InvalidRequest("The request body did not arrive in time.", code="body_timeout") from None
+        if message["type"] == "http.disconnect":
+            raise asyncio.CancelledError("the caller left")
+        return message
+
+    def has_unread_body(self) -> bool:
+        """The rest of a refused body would be taken for the next request: such a connection must close."""
+        return not self._read and self.method not in ("GET", "HEAD", "DELETE")
+
+    async def respond(
+        self, status: int, body: bytes, *, content_type: bytes = JSON, headers: Iterable[Header] = ()
+    ) -> None:
+        """A whole answer."""
+        length = (b"content-length", str(len(body)).encode())
+        await self._start(status, [(b"content-type", content_type), length, *headers])
+        await self._write(body, more=False)
+
+    async def start_stream(self, content_type: bytes, headers: Iterable[Header] = ()) -> None:
+        await self._start(200, [(b"content-type", content_type), (b"cache-control", b"no-cache"), *headers])
+
+    async def write(self, chunk: bytes) -> None:
+        self._last_write = asyncio.get_running_loop().time()
+        await self._write(chunk, more=True)
+
+    async def finish(self, tail: bytes = b"") -> None:
+        await self._write(tail, more=False)
+
+    def keep_alive(self, every: float, comment: bytes, start: Callable[[], Awaitable[None]]) -> None:
+        """While nothing is written for `every` seconds, start the stream and write a comment that clients skip."""
+        loop = asyncio.get_running_loop()
+        self._last_write = loop.time()
+
+        def check() -> None:
+            if self._finished:
+                return
+            idle = loop.time() - self._last_write
+            if idle >= every:
+                self._last_write = loop.time()
+                self._speaking = loop.create_task(speak())
+                idle = 0.0
+            self._keep_alive = loop.call_later(every - idle, check)
+
+        async def speak() -> None:
+            if not self.started:
+                await start()
+            if not self._finished:
+                await self.write(comment)
+
+        self._keep_alive = loop.call_later(every, check)
+
+    def close(self) -> None:
+        """No keep-alive comment is written after this."""
+        self._finished = True
+        if self._keep_alive is not None:
+            self._keep_alive.cancel()
+            self._keep_alive = None
+
+    async def _start(self, status: int, headers: list[Header]) -> None:
+        self.started = True
+        self.status = status
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def _write(self, body: bytes, *, more: bool) -> None:
+        if not more:
+            self.close()
+        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+def _too_large(limit: int) -> RequestTooLarge:
+    return RequestTooLarge(f"The request body is larger than the limit of {limit} bytes.", code="request_too_large")

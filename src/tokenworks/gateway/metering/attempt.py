@@ -1,0 +1,162 @@
+"""Steps 8 and 9 of a request, for one attempt: watch what goes by, then settle it in the journal exactly once."""
+
+import time
+from dataclasses import dataclass
+
+from tokenworks.core.caller import Caller
+from tokenworks.core.errors import TokenworksError
+from tokenworks.core.request import Request
+from tokenworks.core.target import Target
+from tokenworks.core.usage import Usage
+from tokenworks.journal.records import Opened, Progress, Settled, UsageRecord
+from tokenworks.journal.writer import Journal
+from tokenworks.protocols.base import Observation
+from tokenworks.snapshot.records import UpstreamRecord
+from tokenworks.telemetry.metrics import Metrics
+
+BYTES_PER_TOKEN = 4
+"""Rule of thumb for input that no upstream counted; such a settlement is marked as estimated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One caller's request. `arrived` is on the clock of time.perf_counter_ns."""
+
+    request_id: str
+    arrived: int
+    caller: Caller
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """Opens attempts. One per gateway."""
+
+    journal: Journal
+    metrics: Metrics
+
+    def open(self, asked: "Asked", number: int, target: Target, upstream: UpstreamRecord) -> "Attempt":
+        """Journal that an attempt is about to leave. JournalFull when there is no room to bill it."""
+        caller, request = asked.caller, asked.request
+        record = Opened(
+            request_id=asked.request_id,
+            attempt=number,
+            at=time.time_ns(),
+            key_id=caller.key_id,
+            project_id=caller.project_id,
+            organization_id=caller.organization_id,
+            protocol=request.protocol,
+            model=request.model,
+            upstream=target.upstream,
+            provider=upstream.provider,
+            upstream_model=target.model,
+            stream=request.stream,
+        )
+        self.journal.append(record)
+        self.journal.flush()
+        return Attempt(self, record, asked, target)
+
+
+class Attempt:
+    def __init__(self, meter: Meter, opened: Opened, asked: Asked, target: Target) -> None:
+        self.observation = Observation()
+        self.provider = opened.provider
+        self.settled: Settled | None = None
+        self._meter = meter
+        self._opened = opened
+        self.asked = asked
+        self._target = target
+        self._begun = time.perf_counter_ns()
+        self._first_ns = 0
+        self._noted_deltas = 0
+
+    @property
+    def usage(self) -> Usage:
+        """What the upstream reported, or our own estimate of what went by so far."""
+        seen = self.observation
+        if seen.usage is not None:
+            return seen.usage
+        answered = seen.deltas > 0 or bool(seen.finish_reasons)
+        return Usage(input=len(self.asked.request.body) // BYTES_PER_TOKEN if answered else 0, output=seen.deltas)
+
+    def output_seen(self) -> None:
+        """Mark the first output; later calls cost nothing."""
+        if not self._first_ns and (self.observation.deltas or self.observation.finish_reasons):
+            self._first_ns = time.perf_counter_ns() - self._begun
+
+    def note_progress(self) -> None:
+        """Journal the usage so far, for a gateway that dies in the middle of a long stream."""
+        if self.observation.deltas != self._noted_deltas and self.settled is None:
+            self._noted_deltas = self.observation.deltas
+            usage = self.usage
+            opened = self._opened
+            record = Progress(opened.request_id, opened.attempt, _record(usage), self._charge(usage))
+            self._meter.journal.append(record)
+            self._meter.journal.flush()
+
+    def complete(self) -> Settled:
+        reasons = self.observation.finish_reasons
+        return self._settle("completed", self.usage, finish_reason=reasons.get(0, "stop"))
+
+    def cancel(self) -> Settled:
+        """The caller left: what was generated is billed."""
+        return self._settle("cancelled", self.usage, status=499)
+
+    def fail(self, error: TokenworksError) -> Settled:
+        """A failed attempt costs the caller nothing and is recorded."""
+        return self._settle("failed", Usage(), status=error.status, error=error.code)
+
+    def _settle(
+        self, outcome: str, usage: Usage, *, status: int = 200, error: str = "", finish_reason: str = ""
+    ) -> Settled:
+        if self.settled is not None:
+            return self.settled
+        opened = self._opened
+        self.settled = Settled(
+            request_id=opened.request_id,
+            attempt=opened.attempt,
+            at=time.time_ns(),
+            outcome=outcome,
+            usage=_record(usage),
+            charge=self._charge(usage),
+            status=status,
+            error=error,
+            finish_reason=finish_reason,
+            first_token_ns=self._first_ns,
+            duration_ns=time.perf_counter_ns() - self._begun,
+            estimated=outcome != "failed" and self.observation.usage is None,
+        )
+        self._meter.journal.append(self.settled)
+        self._meter.journal.flush()
+        self._count(usage, outcome)
+        return self.settled
+
+    def _charge(self, usage: Usage) -> int:
+        return self._target.price.charge(
+            input=usage.input, cached_input=usage.cached_input, cache_write=usage.cache_write, output=usage.output
+        )
+
+    def _count(self, usage: Usage, outcome: str) -> None:
+        metrics, model = self._meter.metrics, self._opened.model
+        metrics.attempts.labels(model, self.provider, outcome).inc()
+        if usage.input:
+            metrics.tokens.labels(model, "input").inc(usage.input)
+        if usage.cached_input:
+            metrics.tokens.labels(model, "cached_input").inc(usage.cached_input)
+        if usage.cache_write:
+            metrics.tokens.labels(model, "cache_write").inc(usage.cache_write)
+        if usage.output:
+            metrics.tokens.labels(model, "output").inc(usage.output)
+        if usage.reasoning:
+            metrics.tokens.labels(model, "reasoning").inc(usage.reasoning)
+        metrics.queue_time.labels(model).observe((self._begun - self.asked.arrived) / 1e9)
+        if self._first_ns:
+            first = self._begun + self._first_ns
+            metrics.time_to_first_token.labels(model).observe((first - self.asked.arrived) / 1e9)
+            if self.observation.deltas > 1:
+                gap = (time.perf_counter_ns() - first) / (self.observation.deltas - 1)
+                metrics.inter_token_latency.labels(model).observe(gap / 1e9)
+
+
+def _record(usage: Usage) -> UsageRecord:
+    return UsageRecord(usage.input, usage.cached_input, usage.cache_write, usage.output, usage.reasoning)

@@ -1,0 +1,152 @@
+"""The path of a request, top to bottom. docs/request.md walks it with the files it touches."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from tokenworks.core.errors import InternalError, TokenworksError, UpstreamUnavailable
+from tokenworks.core.target import Target
+from tokenworks.gateway.admission.keys import Keys
+from tokenworks.gateway.edge.exchange import Exchange, Header
+from tokenworks.gateway.metering.attempt import Asked, Attempt, Meter
+from tokenworks.gateway.routing.plan import plan
+from tokenworks.gateway.upstreams.http import Answer, Upstreams
+from tokenworks.gateway.upstreams.prepare import Prepared, prepare, without_effect
+from tokenworks.gateway.upstreams.watchdog import Watchdog
+from tokenworks.protocols.base import Codec
+from tokenworks.protocols.translation import Translation
+from tokenworks.snapshot.records import UpstreamRecord
+from tokenworks.snapshot.subscriber import Subscriber
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeLimits:
+    """Bytes and seconds. `keep_alive` is the silence after which a waiting stream gets a comment."""
+
+    body_bytes: int = 32 * 1024 * 1024
+    body_seconds: float = 60.0
+    keep_alive: float = 10.0
+
+
+class Pipeline:
+    def __init__(
+        self, snapshot: Subscriber, keys: Keys, upstreams: Upstreams, meter: Meter, limits: EdgeLimits
+    ) -> None:
+        self._snapshot = snapshot
+        self._keys = keys
+        self._upstreams = upstreams
+        self._meter = meter
+        self._limits = limits
+
+    async def answer(self, exchange: Exchange, codec: Codec) -> None:
+        """Answer one request, or raise the one error that the edge tells the caller in the codec's shape."""
+        arrived = time.perf_counter_ns()
+        caller = await self._keys.identify(exchange)
+        body = await exchange.read_body(self._limits.body_bytes, self._limits.body_seconds)
+        request = codec.decode_request(body)
+        exchange.notes |= {"key_id": caller.key_id, "model": request.model, "stream": request.stream}
+        state = self._snapshot.state
+        targets = plan(request, caller, state, self._upstreams.in_flight)
+        exchange.notes["metered_model"] = request.model
+        asked = Asked(exchange.request_id, arrived, caller, request)
+        for number, target in enumerate(targets, start=1):
+            upstream = state.upstreams[target.upstream]
+            attempt = self._meter.open(asked, number, target, upstream)
+            try:
+                await self._attempt(exchange, codec, attempt, target, upstream)
+            except UpstreamUnavailable:
+                if exchange.started or number == len(targets):
+                    raise
+            else:
+                return
+
+    async def _attempt(
+        self, exchange: Exchange, codec: Codec, attempt: Attempt, target: Target, upstream: UpstreamRecord
+    ) -> None:
+        """One try on one upstream; however it ends, it is settled once."""
+        request = attempt.asked.request
+        identity = (codec.response_id(exchange.request_id), int(time.time()))
+        try:
+            prepared = prepare(codec, request, upstream, target.model, attempt.observation, identity)
+            headers = _headers(exchange, upstream, without_effect(request, upstream))
+            with Watchdog(target.limits, upstream.provider, attempt.note_progress, stream=prepared.stream) as dog:
+                async with self._upstreams.call(upstream, prepared, target.limits) as answer:
+                    if prepared.fold is not None:
+                        rest = await _fold(answer, prepared.fold, attempt, dog)
+                    elif prepared.stream:
+                        rest = await self._stream(exchange, codec, answer, prepared, attempt, dog, headers)
+                    else:
+                        rest = prepared.relay.whole(await answer.read())
+            attempt.output_seen()
+            settled = attempt.complete()
+            await self._meter.journal.commit()
+        except asyncio.CancelledError:
+            attempt.cancel()
+            raise
+        except TokenworksError as error:
+            error.provider = error.provider or upstream.provider
+            attempt.fail(error)
+            raise
+        except BaseException:
+            attempt.fail(InternalError("internal error"))
+            raise
+        exchange.notes["output_tokens"] = settled.usage.output
+        if request.stream:
+            await exchange.finish(rest)
+        else:
+            await exchange.respond(200, rest, headers=headers)
+
+    async def _stream(
+        self,
+        exchange: Exchange,
+        codec: Codec,
+        answer: Answer,
+        prepared: Prepared,
+        attempt: Attempt,
+        dog: Watchdog,
+        headers: list[Header],
+    ) -> bytes:
+        """Pass the stream on as it comes; the last bytes are returned, to be sent once the attempt is settled."""
+
+        async def start() -> None:
+            await exchange.start_stream(codec.stream_content_type, headers)
+
+        exchange.keep_alive(self._limits.keep_alive, codec.stream_comment, start)
+        seen = 0
+        async for chunk in answer.chunks():
+            out = prepared.relay.feed(chunk)
+            if attempt.observation.deltas != seen:
+                seen = attempt.observation.deltas
+                attempt.output_seen()
+                dog.progress()
+            if out:
+                dog.delivering = True
+                if not exchange.started:
+                    await start()
+                await exchange.write(out)
+                dog.delivered()
+        rest = prepared.relay.close()
+        if not exchange.started:
+            await start()
+        return rest
+
+
+async def _fold(answer: Answer, fold: Translation, attempt: Attempt, dog: Watchdog) -> bytes:
+    """Collect a stream for a caller who wants one whole answer."""
+    async for chunk in answer.chunks():
+        fold.collect(chunk)
+        attempt.output_seen()
+        dog.progress()
+    return fold.folded()
+
+
+def _headers(exchange: Exchange, upstream: UpstreamRecord, ignored: list[str]) -> list[Header]:
+    request_id = exchange.request_id.encode()
+    headers = [
+        (b"x-request-id", request_id),
+        (b"x-tokenworks-request-id", request_id),
+        (b"x-tokenworks-provider", upstream.provider.encode()),
+    ]
+    if ignored:
+        headers.append((b"x-tokenworks-ignored", ",".join(ignored).encode()))
+    return headers

@@ -1,0 +1,67 @@
+"""Step 4 of a request: model -> targets in the order in which they are tried. A pure function of what it is given."""
+
+from collections.abc import Mapping
+
+from tokenworks.core.caller import Caller
+from tokenworks.core.errors import InvalidRequest, NotFound, PermissionDenied, Unavailable
+from tokenworks.core.messages import Image
+from tokenworks.core.money import Price
+from tokenworks.core.request import Conversation, Request
+from tokenworks.core.target import RouteLimits, Target
+from tokenworks.snapshot.records import ModelRecord, UpstreamRecord
+from tokenworks.snapshot.state import State
+
+RETRY_SECONDS = 1.0
+
+
+def plan(request: Request, caller: Caller, state: State, in_flight: Mapping[str, int]) -> list[Target]:
+    """At least one target. `in_flight` counts running attempts by upstream id: replicas with fewer come first.
+
+    NotFound for an unknown model, PermissionDenied when the key may not use it, InvalidRequest for what it cannot
+    do, Unavailable while none of its replicas is ready.
+    """
+    model = find_model(request.model, caller, state)
+    _require_capabilities(request, model)
+    known = [(target, state.upstreams.get(target.upstream)) for target in model.targets]
+    ready = [(target, upstream) for target, upstream in known if upstream is not None and upstream.state == "ready"]
+    if not ready:
+        raise _not_ready(model, [upstream for _, upstream in known if upstream is not None])
+    ready.sort(key=lambda pair: in_flight.get(pair[1].id, 0) if pair[1].local else 0)
+    limits = RouteLimits(model.limits.connect, model.limits.first_token, model.limits.idle, model.limits.total)
+    price = Price(model.price.input, model.price.cached_input, model.price.output, model.price.cache_write)
+    return [Target(target.upstream, target.model, limits, price) for target, _ in ready]
+
+
+def find_model(name: str, caller: Caller, state: State) -> ModelRecord:
+    model = state.models.get(name)
+    if model is None or (caller.models is not None and name not in caller.models):
+        if model is not None:
+            raise PermissionDenied(f"This API key may not use the model '{name}'.", param="model")
+        raise NotFound(
+            f"The model '{name}' does not exist. GET /v1/models lists the models of this service.",
+            param="model",
+            code="model_not_found",
+        )
+    return model
+
+
+def _require_capabilities(request: Request, model: ModelRecord) -> None:
+    """Replicas of ours say what their model can do; a provider's endpoint judges for itself."""
+    if not model.capabilities or not isinstance(request.task, Conversation):
+        return
+    parts = [part for message in request.task.messages for part in message.parts]
+    if "vision" not in model.capabilities and any(isinstance(part, Image) for part in parts):
+        raise InvalidRequest(f"The model '{model.name}' cannot read images.", param="messages")
+    if "tools" not in model.capabilities and request.task.tools:
+        raise InvalidRequest(f"The model '{model.name}' cannot call tools.", param="tools")
+    if "json_schema" not in model.capabilities and request.response_format is not None:
+        raise InvalidRequest(f"The model '{model.name}' cannot follow a JSON schema.", param="response_format")
+
+
+def _not_ready(model: ModelRecord, upstreams: list[UpstreamRecord]) -> Unavailable:
+    states = "; ".join(f"{each.id} is {each.state}{f': {each.reason}' if each.reason else ''}" for each in upstreams)
+    return Unavailable(
+        f"The model '{model.name}' is not ready: {states or 'no replica has reported yet'}.",
+        code="model_not_ready",
+        retry_after=RETRY_SECONDS,
+    )

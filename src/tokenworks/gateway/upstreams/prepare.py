@@ -1,0 +1,76 @@
+"""How a request goes to one upstream: which protocol, which bytes, and how its answer comes back.
+
+The same protocol on both sides passes through. Anything else, and a request that this endpoint would answer wrongly
+(its quirks), goes through the neutral form.
+"""
+
+from dataclasses import dataclass
+
+from tokenworks.core.errors import InvalidRequest
+from tokenworks.core.messages import ToolMode
+from tokenworks.core.request import Conversation, Request
+from tokenworks.gateway.upstreams import quirks
+from tokenworks.gateway.upstreams.forced_tools import ForcedTools
+from tokenworks.protocols import codec
+from tokenworks.protocols.base import Codec, Observation, Relay
+from tokenworks.protocols.translation import Translation
+from tokenworks.snapshot.records import UpstreamRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """`relay` carries the answer back; `fold` says that a stream is collected for a caller who wants one answer."""
+
+    codec: Codec
+    body: bytes
+    relay: Relay
+    stream: bool
+    fold: Translation | None = None
+
+
+def prepare(
+    caller: Codec,
+    request: Request,
+    upstream: UpstreamRecord,
+    model: str,
+    observation: Observation,
+    identity: tuple[str, int],
+) -> Prepared:
+    """InvalidRequest when no protocol of this upstream can carry the task."""
+    odd = frozenset(upstream.quirks)
+    request = quirks.adapt(request, odd) if odd else request
+    if caller.name in upstream.protocols and not quirks.must_translate(request, odd):
+        body = caller.rewrite_request(request, model)
+        return Prepared(caller, quirks.rename(body, odd), caller.passthrough(request, observation), request.stream)
+    spoken = _spoken(request, upstream)
+    outgoing, transform = request, None
+    if "forced_tools_by_schema" in odd and _forces_a_tool(request):
+        transform = ForcedTools()
+        outgoing = transform.rewrite(request)
+    fold = not request.stream and quirks.must_stream(request, odd)
+    relay = Translation(caller, spoken, request, observation, identity, quirks=odd, transform=transform)
+    stream = request.stream or fold
+    body = spoken.encode_request(outgoing, model, stream=stream)
+    return Prepared(spoken, quirks.rename(body, odd), relay, stream, relay if fold else None)
+
+
+def _spoken(request: Request, upstream: UpstreamRecord) -> Codec:
+    for name in upstream.protocols:
+        spoken = codec(name)
+        if isinstance(request.task, spoken.tasks):
+            return spoken
+    asked = "chat" if isinstance(request.task, Conversation) else "text completions"
+    raise InvalidRequest(f"The model '{request.model}' does not take {asked}.", param="model")
+
+
+def _forces_a_tool(request: Request) -> bool:
+    choice = request.task.tool_choice if isinstance(request.task, Conversation) else None
+    return choice is not None and choice.mode is ToolMode.REQUIRED
+
+
+def without_effect(request: Request, upstream: UpstreamRecord) -> list[str]:
+    """The caller's parameters that this upstream will not honour, for the header that reports them."""
+    ignored = [] if not upstream.local else list(request.ignored)
+    if "no_min_tokens" in upstream.quirks and quirks.min_tokens_lost(request):
+        ignored.append("min_tokens")
+    return ignored

@@ -1,0 +1,80 @@
+"""Deviations of endpoints from their protocol, by the names that an UpstreamRecord carries. One place for each.
+
+usage_per_choice              one usage report per choice in a stream; a whole answer counts only one choice
+completion_logprobs_as_chat   log probabilities of text completions come in the shape of chat's
+usage_in_text_chunk           text completions report usage in the last chunk with text, asked or not
+no_min_tokens                 `min_tokens` is not known; `ignore_eos` is
+repeat_penalty                `repetition_penalty` is called `repeat_penalty`
+forced_tools_by_schema        `tool_choice` required or named is not enforced; a JSON schema is (forced_tools.py)
+"""
+
+from collections.abc import Set
+from dataclasses import replace
+
+import msgspec
+
+from tokenworks.core.messages import ToolMode
+from tokenworks.core.request import Prompts, Request
+
+KNOWN = frozenset(
+    {
+        "usage_per_choice",
+        "completion_logprobs_as_chat",
+        "usage_in_text_chunk",
+        "no_min_tokens",
+        "repeat_penalty",
+        "forced_tools_by_schema",
+    }
+)
+
+_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_ENCODE = msgspec.json.Encoder().encode
+
+
+def adapt(request: Request, odd: Set[str]) -> Request:
+    """The request as this endpoint can honour it; the caller's own is never changed."""
+    sampling = request.sampling
+    if "no_min_tokens" in odd and sampling.min_tokens is not None:
+        whole = request.max_output_tokens is not None and sampling.min_tokens >= request.max_output_tokens
+        honoured = replace(sampling, min_tokens=None, ignore_eos=sampling.ignore_eos or whole)
+        return replace(request, sampling=honoured)
+    return request
+
+
+def min_tokens_lost(request: Request) -> bool:
+    """A minimum below the maximum has no equivalent in `ignore_eos`."""
+    least, most = request.sampling.min_tokens, request.max_output_tokens
+    return least is not None and not request.sampling.ignore_eos and (most is None or least < most)
+
+
+def choices(request: Request) -> int:
+    return request.n * (len(request.task.prompts) if isinstance(request.task, Prompts) else 1)
+
+
+def must_translate(request: Request, odd: Set[str]) -> bool:
+    """Whether passing the bytes through would give the caller a wrong answer or us a wrong bill."""
+    if not odd:
+        return False
+    if "usage_per_choice" in odd and choices(request) > 1:
+        return True
+    if "no_min_tokens" in odd and b'"min_tokens"' in request.body:
+        return True
+    if isinstance(request.task, Prompts):
+        return ("completion_logprobs_as_chat" in odd and request.logprobs) or (
+            "usage_in_text_chunk" in odd and request.stream
+        )
+    choice = request.task.tool_choice
+    return "forced_tools_by_schema" in odd and choice is not None and choice.mode is ToolMode.REQUIRED
+
+
+def must_stream(request: Request, odd: Set[str]) -> bool:
+    """Only the stream tells the usage of every choice."""
+    return "usage_per_choice" in odd and choices(request) > 1
+
+
+def rename(body: bytes, odd: Set[str]) -> bytes:
+    if "repeat_penalty" in odd and b'"repetition_penalty"' in body:
+        members = _MEMBERS.decode(body)
+        members["repeat_penalty"] = members.pop("repetition_penalty")
+        return _ENCODE(members)
+    return body

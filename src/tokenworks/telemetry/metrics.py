@@ -1,0 +1,60 @@
+"""The gateway's metrics, in Prometheus' format. Labels are bounded: models of the snapshot, protocols, error codes."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_GAPS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+class Metrics:
+    """One registry per process; children of labelled metrics are looked up once per (model, ...) and kept."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.requests = Counter(
+            "tokenworks_requests", "Requests answered", ["model", "protocol", "status"], registry=registry
+        )
+        self.tokens = Counter("tokenworks_tokens", "Tokens metered", ["model", "kind"], registry=registry)
+        self.errors = Counter("tokenworks_errors", "Errors answered, by cause", ["code"], registry=registry)
+        self.attempts = Counter(
+            "tokenworks_attempts", "Attempts on upstreams", ["model", "provider", "outcome"], registry=registry
+        )
+        self.time_to_first_token = Histogram(
+            "tokenworks_time_to_first_token_seconds",
+            "From the request's arrival to its first output",
+            ["model"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.inter_token_latency = Histogram(
+            "tokenworks_inter_token_latency_seconds",
+            "Mean gap between pieces of output, one sample per answer",
+            ["model"],
+            buckets=_GAPS,
+            registry=registry,
+        )
+        self.queue_time = Histogram(
+            "tokenworks_queue_time_seconds",
+            "From the request's arrival until it left for an upstream",
+            ["model"],
+            buckets=_GAPS,
+            registry=registry,
+        )
+        self.duration = Histogram(
+            "tokenworks_request_duration_seconds",
+            "From the request's arrival to its last byte",
+            ["model"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.in_flight = Gauge("tokenworks_in_flight_requests", "Requests being answered", registry=registry)
+        self.control_connected = Gauge("tokenworks_control_connected", "1 while control is followed", registry=registry)
+        self.snapshot_revision = Gauge("tokenworks_snapshot_revision", "Revision in force", registry=registry)
+        self.journal_unshipped = Gauge(
+            "tokenworks_journal_unshipped_records", "Journal records control has not acknowledged", registry=registry
+        )
+
+    def render(self) -> bytes:
+        return generate_latest(self.registry)
