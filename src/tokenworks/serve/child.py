@@ -1,0 +1,180 @@
+"""One supervised process: started, listened to, started again when it dies, stopped when asked.
+
+Knows signals, exit codes and back-off; does not know what the process is for.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import logging
+import logging.handlers
+import os
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tokenworks.serve.terminal import Terminal
+from tokenworks.worker.backoff import Backoff
+
+CANNOT_START = 2
+"""The exit code by which a process says that starting it again will not help."""
+LAST_WAIT = 5.0
+LOG_BYTES = 10_000_000
+LOG_FILES = 3
+KEPT_LINES = 20
+LONGEST_LINE = 1 << 16
+
+_PR_SET_PDEATHSIG = 1
+_prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+
+
+class CannotStart(Exception):
+    """The process ended at its first start and says that another try is useless; the message is its own."""
+
+
+def describe(returncode: int) -> str:
+    """How a process ended, for people: "killed by SIGSEGV (Segmentation fault)", "exited with code 1"."""
+    if returncode >= 0:
+        return f"exited with code {returncode}"
+    try:
+        number = signal.Signals(-returncode)
+    except ValueError:
+        return f"killed by signal {-returncode}"
+    hint = "; out of memory?" if number is signal.SIGKILL else ""
+    return f"killed by {number.name} ({signal.strsignal(number)}{hint})"
+
+
+class Child:
+    """`run` supervises until `stop`; both are called once."""
+
+    def __init__(
+        self, name: str, command: Sequence[str], *, environment: Mapping[str, str], logs: Path, terminal: Terminal
+    ) -> None:
+        self.name = name
+        self._command = list(command)
+        self._environment = environment
+        self._terminal = terminal
+        self._log = _log_file(logs / f"{name}.log")
+        self._stopping = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._process: asyncio.subprocess.Process | None = None
+        self._tail: deque[str] = deque(maxlen=KEPT_LINES)
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    async def run(self) -> None:
+        """Keep the process alive until `stop`. CannotStart when its first start is hopeless."""
+        backoff, starts = Backoff(), 0
+        try:
+            while not self._stopping.is_set():
+                begun = time.monotonic()
+                code = await self._live()
+                starts += 1
+                if self._stopping.is_set():
+                    return
+                if code == CANNOT_START and starts == 1:
+                    raise CannotStart("\n".join(self._tail) or f"{self.name} {describe(code)}")
+                pause = backoff.next(time.monotonic() - begun)
+                self._terminal.warn(f"{self.name} {describe(code)}; starts again in {pause:g} s")
+                self._note(f"{describe(code)}; starts again in {pause:g} s")
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), pause)
+        finally:
+            self._ended.set()
+            self._log.close()
+
+    async def stop(self, grace: float) -> None:
+        """Ask the process to end; after `grace` seconds end it, and everything it started."""
+        self._stopping.set()
+        self._signal(signal.SIGTERM)
+        try:
+            await asyncio.wait_for(self._ended.wait(), grace)
+        except TimeoutError:
+            self._terminal.warn(f"{self.name} did not stop within {grace:g} s and is killed")
+            self.kill()
+            with contextlib.suppress(TimeoutError):  # not even SIGKILL ends a process that hangs in the kernel
+                await asyncio.wait_for(self._ended.wait(), LAST_WAIT)
+
+    def kill(self) -> None:
+        """At once, with everything it started."""
+        self._stopping.set()
+        if self.pid is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+    async def _live(self) -> int:
+        """One life of the process, from start to end: its exit code."""
+        supervisor = os.getpid()
+        self._tail.clear()
+        self._process = process = await asyncio.create_subprocess_exec(
+            *self._command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=self._environment,
+            start_new_session=True,  # a Ctrl-C at the terminal reaches the supervisor only, which stops in order
+            preexec_fn=lambda: _die_with(supervisor),
+        )
+        self._note(f"started as pid {process.pid}")
+        if self._stopping.is_set():
+            self.kill()
+        assert process.stdout is not None  # noqa: S101 -- asked for above
+        listening = asyncio.create_task(self._listen(process.stdout))
+        try:
+            code = await process.wait()
+        finally:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)  # what it started must not outlive it and hold its sockets
+            self._process = None
+            await asyncio.wait([listening], timeout=1)
+            listening.cancel()
+        return code
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
+
+    async def _listen(self, output: asyncio.StreamReader) -> None:
+        rest = b""
+        while chunk := await output.read(LONGEST_LINE):
+            *lines, rest = (rest + chunk).split(b"\n")
+            if len(rest) > LONGEST_LINE:
+                lines, rest = [*lines, rest], b""
+            for line in lines:
+                self._heard(line)
+        if rest:
+            self._heard(rest)
+
+    def _heard(self, raw: bytes) -> None:
+        line = raw.decode(errors="replace").rstrip()
+        if line:
+            self._tail.append(line)
+            self._write(line)
+            self._terminal.child(self.name, line)
+
+    def _note(self, text: str) -> None:
+        self._write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} [serve] {self.name} {text}")
+
+    def _write(self, line: str) -> None:
+        self._log.handle(logging.makeLogRecord({"msg": line}))
+
+
+def _die_with(supervisor: int) -> None:
+    """Runs in the new process before its program: end when the supervisor ends, even by kill -9 (Linux only)."""
+    if _prctl is not None:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != supervisor:  # it died before the line above
+            os._exit(1)
+
+
+def _log_file(path: Path) -> logging.Handler:
+    """Bounded on disk; a full disk costs the log, not the service."""
+    file = logging.handlers.RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8")
+    file.handleError = lambda record: None  # type: ignore[method-assign]
+    return file
