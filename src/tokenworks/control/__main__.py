@@ -1,0 +1,7 @@
+"""`python -m tokenworks.control`"""
+
+import sys
+
+from tokenworks.control.app import main
+
+sys.exit(main())

@@ -1,0 +1,134 @@
+"""`/admin/v1/usage`: what each attempt took and cost, newest first, and the sums."""
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
+
+from tokenworks.control.services import ServicesDep
+from tokenworks.control.storage import usage
+from tokenworks.control.storage.usage import Filter
+from tokenworks.core.errors import InvalidRequest
+from tokenworks.core.money import nano_to_usd
+
+router = APIRouter(prefix="/admin/v1/usage", tags=["usage"])
+
+UnixSeconds = Annotated[int | None, Query(ge=0, lt=2**33)]
+
+
+class Tokens(BaseModel):
+    """Disjoint kinds of input; `reasoning` is a part of `output`."""
+
+    input: int
+    cached_input: int
+    cache_write: int
+    output: int
+    reasoning: int
+
+
+class Attempt(BaseModel):
+    """One try on one upstream. `outcome` is `open` until it is settled; usage is then what is known so far."""
+
+    object: str = "usage"
+    id: str = Field(description="`request_id:attempt`; what `after` takes.")
+    request_id: str
+    attempt: int
+    opened_at: int = Field(description="Unix seconds.")
+    settled_at: int | None = Field(description="Unix seconds.")
+    key_id: str
+    project_id: str
+    organization_id: str
+    protocol: str
+    model: str
+    upstream: str
+    provider: str
+    upstream_model: str
+    stream: bool
+    outcome: str
+    status: int | None
+    error: str | None
+    finish_reason: str | None
+    usage: Tokens
+    estimated: bool
+    charge: int = Field(description="Nano-dollars.")
+    charge_usd: str = Field(description="The same in USD, exact decimal text.")
+    first_token_ns: int | None
+    duration_ns: int | None
+
+
+class Totals(BaseModel):
+    """Over everything that the filter selects, not only this page."""
+
+    attempts: int
+    outcomes: dict[str, int]
+    usage: Tokens
+    charge: int
+    charge_usd: str
+
+
+class UsagePage(BaseModel):
+    object: str = "list"
+    data: list[Attempt]
+    has_more: bool
+    last_id: str | None
+    totals: Totals
+
+
+@router.get("")
+async def list_attempts(
+    services: ServicesDep,
+    start: UnixSeconds = None,
+    end: UnixSeconds = None,
+    key_id: str | None = None,
+    model: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    after: str | None = None,
+) -> UsagePage:
+    """`start` and `end` (exclusive) are Unix seconds of the attempt's start."""
+    chosen = Filter(start, end, key_id, model)
+    async with services.database.read() as connection:
+        rows = await usage.page(connection, chosen, limit + 1, _cursor(after))
+        if rows is None:
+            raise InvalidRequest(f"after: there is no attempt {after!r}.", param="after")
+        sums = await usage.totals(connection, chosen)
+    data = [_attempt(row) for row in rows[:limit]]
+    last_id = data[-1].id if data else None
+    return UsagePage(data=data, has_more=len(rows) > limit, last_id=last_id, totals=_totals(sums))
+
+
+def _cursor(after: str | None) -> tuple[str, int] | None:
+    if after is None:
+        return None
+    request_id, _, attempt = after.rpartition(":")
+    if not request_id or not (attempt.isascii() and attempt.isdigit() and len(attempt) < 10):
+        raise InvalidRequest("after: must be the id of an attempt, as in 'last_id' of a page.", param="after")
+    return request_id, int(attempt)
+
+
+def _attempt(row: Mapping[str, Any]) -> Attempt:
+    tokens = {name: row[name] for name in Tokens.model_fields}
+    derived = {"id", "object", "opened_at", "settled_at", "outcome", "usage", "estimated", "charge_usd"}
+    return Attempt(
+        id=f"{row['request_id']}:{row['attempt']}",
+        opened_at=row["opened_ns"] // 1_000_000_000,
+        settled_at=None if row["settled_ns"] is None else row["settled_ns"] // 1_000_000_000,
+        outcome=row["outcome"] or "open",
+        usage=Tokens(**tokens),
+        estimated=bool(row["estimated"]),
+        charge_usd=nano_to_usd(row["charge"]),
+        **{name: row[name] for name in Attempt.model_fields if name not in derived},
+    )
+
+
+def _totals(sums: Iterable[Mapping[str, Any]]) -> Totals:
+    sums = list(sums)
+    total = {name: sum(int(row[name]) for row in sums) for name in usage.COUNTS}
+    charge = total.pop("charge")
+    return Totals(
+        attempts=sum(row["attempts"] for row in sums),
+        outcomes={row["outcome"] or "open": row["attempts"] for row in sums},
+        usage=Tokens(**total),
+        charge=charge,
+        charge_usd=nano_to_usd(charge),
+    )

@@ -1,0 +1,189 @@
+"""Composition root of control: what there is, in which order it starts, and how it stops."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+
+import uvicorn
+from fastapi import Depends, FastAPI
+from fastapi.security import HTTPBearer
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.types import ASGIApp
+
+from tokenworks import __version__
+from tokenworks.config import ConfigError, Configuration, load
+from tokenworks.control import errors, internal, settings
+from tokenworks.control.admin import keys, models, usage
+from tokenworks.control.bootstrap import bootstrap
+from tokenworks.control.fleet import Fleet
+from tokenworks.control.guard import Guard
+from tokenworks.control.ingest.journal import JournalIngest
+from tokenworks.control.listening import bound, exclusive
+from tokenworks.control.offers import Offer, endpoints, offers
+from tokenworks.control.publishing import Announcer
+from tokenworks.control.services import Services
+from tokenworks.control.settings import Settings
+from tokenworks.control.startup import StartupError
+from tokenworks.control.storage import api_keys, fleet, migrate
+from tokenworks.control.storage.database import Database, describe, sqlite_url
+from tokenworks.core.clock import Clock, SystemClock
+from tokenworks.models import WeightsError, load_catalog
+from tokenworks.protocols import PROTOCOLS
+from tokenworks.snapshot.publisher import Publisher
+from tokenworks.snapshot.records import UpstreamRecord
+from tokenworks.snapshot.sealing import ensure_cluster_key, internal_token
+from tokenworks.telemetry import logs
+
+CANNOT_START = 2
+EXPIRY_SECONDS = 0.5
+DRAIN_SECONDS = 5
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The process's exit code: 0 after a graceful stop, 2 when it cannot start (one line on stderr says why)."""
+    os.umask(0o077)  # the database holds digests of keys and what each tenant did
+    try:
+        chosen = settings.read(arguments)
+        logs.configure("control", chosen.log_level)
+        with exclusive(chosen.data_dir), bound(chosen.listen) as listener:
+            asyncio.run(_run(chosen, listener))
+    except StartupError as error:
+        print(f"tokenworks control: {error}", file=sys.stderr)
+        return CANNOT_START
+    return 0
+
+
+async def _run(chosen: Settings, listener: socket.socket) -> None:
+    cluster_key = _cluster_key(chosen)
+    configuration = _configuration(chosen)
+    offered = _offers(chosen, configuration)
+    upstreams = endpoints(configuration, cluster_key, chosen.environment)
+    database = Database(chosen.database or sqlite_url(chosen.data_dir / "control.db"))
+    try:
+        services = await _prepare(chosen, database, offered, upstreams)
+        guarded = Guard(application(services), database, internal_token(cluster_key), services.clock)
+        await _serve(guarded, services, listener)
+    finally:
+        await database.close()
+
+
+def _cluster_key(chosen: Settings) -> bytes:
+    try:
+        return ensure_cluster_key(chosen.cluster_key_file)
+    except (ValueError, OSError) as error:
+        raise StartupError(f"--cluster-key-file: {error}") from error
+
+
+def _configuration(chosen: Settings) -> Configuration:
+    if chosen.config is None:
+        return Configuration()
+    try:
+        return load(chosen.config, protocols=PROTOCOLS, engines=None)
+    except ConfigError as error:
+        raise StartupError(str(error)) from error
+
+
+def _offers(chosen: Settings, configuration: Configuration) -> dict[str, Offer]:
+    try:
+        return offers(configuration, chosen.local_models, load_catalog())
+    except WeightsError as error:
+        raise StartupError(str(error)) from error
+
+
+async def _prepare(
+    chosen: Settings, database: Database, offered: dict[str, Offer], upstreams: list[UpstreamRecord]
+) -> Services:
+    """The database at its newest schema, and everything that it says published."""
+    clock: Clock = SystemClock()
+    now = clock.now_ns() // 1_000_000_000
+    try:
+        await migrate.upgrade(database)
+        await bootstrap(database, chosen.data_dir / "bootstrap.json", now)
+        async with database.write() as connection:
+            dates = await fleet.model_dates(connection, offered, now)
+            valid = await api_keys.every_active(connection, now)
+        publisher = Publisher()
+        announcer = Announcer(publisher, offered, upstreams, dates)
+        replicas = Fleet(database, offered, lambda: announcer.announce_models(replicas.replicas))
+        await replicas.load()
+    except (SQLAlchemyError, OSError) as error:
+        raise StartupError(f"the database {database.name} cannot be used: {describe(error)}") from error
+    announcer.announce_keys(valid)
+    announcer.announce_models(replicas.replicas)
+    return Services(database, publisher, announcer, replicas, JournalIngest(database), offered, clock)
+
+
+def application(services: Services) -> FastAPI:
+    """The routes, without their guard."""
+    app = FastAPI(title="Tokenworks admin API", version=__version__, redoc_url=None)
+    app.state.services = services
+    errors.install(app)
+    # Checked in guard.py; here it makes the document say so.
+    admin_key = [Depends(HTTPBearer(auto_error=False, description="An admin key, sk-tw-admin-..."))]
+    for slice_ in (keys, usage, models):
+        app.include_router(slice_.router, dependencies=admin_key)
+    app.include_router(internal.router)
+    return app
+
+
+class _Server(uvicorn.Server):
+    """Stops on a signal as uvicorn does, but ends the snapshot streams first and exits with code 0."""
+
+    def __init__(self, app: ASGIApp, publisher: Publisher) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=DRAIN_SECONDS,
+                h11_max_incomplete_event_size=64 * 1024,
+            )
+        )
+        self._publisher = publisher
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stop)
+        yield
+
+    def _stop(self) -> None:
+        self.should_exit = True
+        self._publisher.close()
+
+
+async def _serve(app: ASGIApp, services: Services, listener: socket.socket) -> None:
+    async with _expiring(services.fleet):
+        await _Server(app, services.publisher).serve(sockets=[listener])
+
+
+@asynccontextmanager
+async def _expiring(replicas: Fleet) -> AsyncIterator[None]:
+    async def loop() -> None:
+        while True:
+            await asyncio.sleep(EXPIRY_SECONDS)
+            try:
+                await replicas.expire()
+            except SQLAlchemyError as error:
+                log.error("a silent replica cannot be written down: %s", describe(error))
+
+    task = asyncio.create_task(loop(), name="replica-expiry")
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task

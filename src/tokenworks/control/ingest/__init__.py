@@ -1,0 +1,1 @@
+"""From a gateway's journal to rows of usage."""

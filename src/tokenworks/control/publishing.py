@@ -1,0 +1,87 @@
+"""What gateways are told: the snapshot's keys, models and upstreams, made from keys, offers and replicas."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from tokenworks.control.offers import Offer
+from tokenworks.control.storage.api_keys import ApiKey
+from tokenworks.control.storage.fleet import Replica
+from tokenworks.snapshot.publisher import Publisher
+from tokenworks.snapshot.records import ModelRecord, TargetRecord, UpstreamRecord
+
+
+class Announcer:
+    """Keeps the publisher's state equal to the facts. The caller gives whole facts, the publisher finds the change."""
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        offers: Mapping[str, Offer],
+        endpoints: Iterable[UpstreamRecord],
+        dates: Mapping[str, int],
+    ) -> None:
+        """`dates`: when each model was first seen."""
+        self._publisher = publisher
+        self._dates = dict(dates)
+        self._offers = offers
+        self._endpoints = {endpoint.id: endpoint for endpoint in endpoints}
+
+    @property
+    def endpoints(self) -> Mapping[str, UpstreamRecord]:
+        return self._endpoints
+
+    def announce_keys(self, keys: Iterable[ApiKey]) -> None:
+        """All keys that are valid."""
+        records = {key.digest: key.record() for key in keys}
+        self._publisher.publish(replace(self._publisher.state, keys=records))
+
+    def add_key(self, key: ApiKey) -> None:
+        state = self._publisher.state
+        self._publisher.publish(replace(state, keys={**state.keys, key.digest: key.record()}))
+
+    def remove_key(self, digest: str) -> None:
+        state = self._publisher.state
+        keys = {known: record for known, record in state.keys.items() if known != digest}
+        self._publisher.publish(replace(state, keys=keys))
+
+    def announce_models(self, replicas: Sequence[Replica]) -> None:
+        upstreams = self._endpoints | {replica.id: _upstream(replica) for replica in replicas}
+        offers = {**{replica.model: Offer(replica.model) for replica in replicas}, **self._offers}
+        default = next(iter(self._offers), None) or next(iter(offers), None)
+        models = {
+            name: _model(offer, replicas, self._dates.setdefault(name, int(time.time())), default == name)
+            for name, offer in offers.items()
+        }
+        self._publisher.publish(replace(self._publisher.state, models=models, upstreams=upstreams))
+
+
+def _upstream(replica: Replica) -> UpstreamRecord:
+    return UpstreamRecord(
+        id=replica.id,
+        provider=replica.provider,
+        protocols=replica.protocols,
+        base_url=replica.base_url,
+        local=True,
+        state=replica.state,
+        reason=replica.reason,
+        quirks=replica.quirks,
+    )
+
+
+def _model(offer: Offer, replicas: Sequence[Replica], created: int, default: bool) -> ModelRecord:
+    """What the file prefers comes first, then the replicas. Facts are those of the smallest replica, if any tells."""
+    own = [replica for replica in replicas if replica.model == offer.name]
+    lengths = [replica.context_length for replica in own if replica.context_length]
+    outputs = [replica.max_output for replica in own if replica.max_output]
+    return ModelRecord(
+        name=offer.name,
+        created=created,
+        targets=offer.targets + tuple(TargetRecord(replica.id, replica.model) for replica in own),
+        limits=offer.limits,
+        price=offer.price,
+        context_length=min(lengths, default=offer.context_length),
+        max_output=min(outputs, default=offer.max_output),
+        capabilities=next((replica.capabilities for replica in own if replica.capabilities), offer.capabilities),
+        default=default,
+    )

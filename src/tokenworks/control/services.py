@@ -1,0 +1,37 @@
+"""What the routes work with, made once by app.py."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from tokenworks.control.fleet import Fleet
+from tokenworks.control.ingest.journal import JournalIngest
+from tokenworks.control.offers import Offer
+from tokenworks.control.publishing import Announcer
+from tokenworks.control.storage.database import Database
+from tokenworks.core.clock import Clock
+from tokenworks.snapshot.publisher import Publisher
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    database: Database
+    publisher: Publisher
+    announcer: Announcer
+    fleet: Fleet
+    ingest: JournalIngest
+    offers: dict[str, Offer]
+    clock: Clock
+
+    def now(self) -> int:
+        """Unix seconds."""
+        return self.clock.now_ns() // 1_000_000_000
+
+
+def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+ServicesDep = Annotated[Services, Depends(_services)]

@@ -1,0 +1,91 @@
+"""Settings of `tokenworks control`: the command line over the environment. The only reader of the environment."""
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+from tokenworks.client import Address
+from tokenworks.control.startup import StartupError
+
+PREFIX = "TOKENWORKS_CONTROL_"
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`local_models` are served by workers of ours, beside those the configuration file names; the first one is the
+    default model. `environment` is what `env:NAME` in the configuration file refers to."""
+
+    listen: Address
+    data_dir: Path
+    cluster_key_file: Path
+    database: str | None = None
+    config: Path | None = None
+    local_models: tuple[str, ...] = ()
+    log_level: str = "info"
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise StartupError(f"{message} (see tokenworks control --help)")
+
+
+def read(arguments: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
+    """StartupError names the option when something is missing or wrong."""
+    given = _parser(environment).parse_args(arguments)
+    if not given.data_dir:
+        raise StartupError(f"--data-dir (or {PREFIX}DATA_DIR) is required: a directory for the database and the keys")
+    data_dir = Path(given.data_dir).absolute()
+    try:
+        listen = Address.parse(given.listen or f"unix:{data_dir / 'run' / 'control.sock'}")
+    except ValueError as error:
+        raise StartupError(f"--listen: {error}") from error
+    if listen.prefix:
+        raise StartupError(f"--listen: {given.listen!r} must have no path")
+    if listen.origin.startswith("https:"):
+        raise StartupError("--listen: https is not served; use http:// or unix:, and a proxy for TLS")
+    if given.log_level not in LOG_LEVELS:
+        raise StartupError(f"--log-level: {given.log_level!r} is not one of {', '.join(LOG_LEVELS)}")
+    key_file = given.cluster_key_file or environment.get("TOKENWORKS_CLUSTER_KEY_FILE") or data_dir / "cluster.key"
+    named = [name.strip() for name in environment.get(f"{PREFIX}LOCAL_MODEL", "").split(",")]
+    return Settings(
+        listen=listen,
+        data_dir=data_dir,
+        cluster_key_file=Path(key_file).absolute(),
+        database=given.database or None,
+        config=Path(given.config).absolute() if given.config else None,
+        local_models=tuple(dict.fromkeys(given.local_model or filter(None, named))),
+        log_level=given.log_level,
+        environment=environment,
+    )
+
+
+def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="tokenworks control",
+        description="The control plane: keys, models, replicas, usage, and the admin API.",
+        epilog=f"Each option can also be given in the environment, as {PREFIX}DATA_DIR and so on.",
+        allow_abbrev=False,
+    )
+
+    def add(option: str, default: str | None = None, **more: str) -> None:
+        variable = PREFIX + option.removeprefix("--").replace("-", "_").upper()
+        parser.add_argument(option, default=environment.get(variable) or default, **more)  # type: ignore[arg-type]
+
+    add("--listen", metavar="ADDRESS", help="unix:/path/to.sock or http://host:port (default: DIR/run/control.sock)")
+    add("--data-dir", metavar="DIR", help="keeps the database, cluster.key and bootstrap.json")
+    add("--database", metavar="URL", help="default: SQLite in DIR/control.db")
+    add("--config", metavar="FILE", help="a tokenworks.toml that names providers and models")
+    add("--cluster-key-file", metavar="FILE", help="default: DIR/cluster.key, made at first start")
+    add("--log-level", "info", metavar="LEVEL", help=", ".join(LOG_LEVELS))
+    parser.add_argument(
+        "--local-model",
+        action="append",
+        metavar="NAME",
+        help="a model that a worker of ours serves; repeatable, the first one is the default model",
+    )
+    return parser

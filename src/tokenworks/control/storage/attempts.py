@@ -1,0 +1,137 @@
+"""Journal records -> rows of `usage`, in any order and any number of times. The hot path of control.
+
+Each statement is compiled once and executed with plain tuples: SQLAlchemy's own per-row work would cost more
+than SQLite's.
+"""
+
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
+from typing import Any, Protocol
+
+from sqlalchemy import Column, bindparam, case, literal_column, tuple_, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Dialect
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from tokenworks.control.storage.tables import api_keys, gateway_positions, usage
+from tokenworks.journal.records import Opened, Progress, Record, Settled
+
+LARGEST = 2**63 - 1
+LAST_USED_SECONDS = 60
+"""`last_used_at` is this coarse, so that a busy key's row is not rewritten with every batch."""
+
+ZERO: Any = literal_column("0")  # a bound 0 would be a parameter without an attribute
+_INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+_IDENTITY = {"request_id": "request_id", "attempt": "attempt"}
+_COUNTS = ("input", "cached_input", "cache_write", "output", "reasoning")
+_COUNTED = {**{count: f"usage.{count}" for count in _COUNTS}, "charge": "charge"}
+_ENDED = ("outcome", "status", "error", "finish_reason", "first_token_ns", "duration_ns", "estimated")
+_WHO_AND_WHERE = (
+    "key_id", "project_id", "organization_id", "protocol", "model", "upstream", "provider", "upstream_model", "stream",
+)  # fmt: skip
+
+# Column -> attribute of the record.
+OPENED = {**_IDENTITY, "opened_ns": "at", **{name: name for name in _WHO_AND_WHERE}}
+PROGRESS = {**_IDENTITY, **_COUNTED}
+SETTLED = {**_IDENTITY, "settled_ns": "at", **_COUNTED, **{name: name for name in _ENDED}}
+
+
+class _Row(Protocol):
+    def __call__(self, record: Record, /) -> tuple[Any, ...]: ...
+
+
+class AttemptWriter:
+    """Bound to a database's dialect; `write` runs inside the caller's transaction."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        insert = _INSERTS[dialect.name]
+        self._insert = insert
+        self._opened = _compile(_upsert_opened(insert), OPENED, dialect)
+        self._progress = _compile(_upsert_progress(insert), PROGRESS, dialect)
+        self._settled = _compile(_upsert_settled(insert), SETTLED, dialect)
+
+    async def write(self, connection: AsyncConnection, records: Sequence[Record]) -> None:
+        opened = [record for record in records if type(record) is Opened]
+        for (statement, row), chosen in (
+            (self._opened, opened),
+            (self._progress, [record for record in records if type(record) is Progress]),
+            (self._settled, [record for record in records if type(record) is Settled]),
+        ):
+            if chosen:
+                await connection.exec_driver_sql(statement, [row(record) for record in chosen])
+        await _touch_keys(connection, opened)
+
+    async def advance(self, connection: AsyncConnection, gateway_id: str, position: int) -> None:
+        statement = self._insert(gateway_positions).values(gateway_id=gateway_id, next_sequence=position)
+        await connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=["gateway_id"], set_={"next_sequence": statement.excluded.next_sequence}
+            )
+        )
+
+
+async def position(connection: AsyncConnection, gateway_id: str) -> int | None:
+    """The record that control wants next; None for a gateway it has never heard of."""
+    query = gateway_positions.select().where(gateway_positions.c.gateway_id == gateway_id)
+    row = (await connection.execute(query)).first()
+    return None if row is None else row.next_sequence
+
+
+def storable(record: Record) -> bool:
+    """Whether its numbers fit the columns and its texts hold no NUL, which PostgreSQL refuses."""
+    for column, attribute in {Opened: OPENED, Progress: PROGRESS, Settled: SETTLED}[type(record)].items():
+        value = attrgetter(attribute)(record)
+        if isinstance(value, int) and not -LARGEST <= value <= LARGEST:
+            return False
+        if isinstance(value, str) and "\0" in value:
+            return False
+        if column == "settled_ns" and value - getattr(record, "duration_ns", 0) < -LARGEST:
+            return False
+    return True
+
+
+def _values(columns: Iterable[str]) -> dict[str, Any]:
+    return {column: bindparam(column, type_=usage.c[column].type) for column in columns}
+
+
+def _upsert_opened(insert: Any) -> Any:
+    statement = insert(usage).values(_values(OPENED))
+    new = {name: statement.excluded[name] for name in OPENED if name not in _IDENTITY}
+    return statement.on_conflict_do_update(index_elements=list(_IDENTITY), set_=new)
+
+
+def _upsert_progress(insert: Any) -> Any:
+    """Usage of one attempt only grows, so whichever report is the larger is the later."""
+    statement = insert(usage).values({**_values(PROGRESS), "opened_ns": ZERO})
+    order = ("output", "charge", "reasoning", "input", "cached_input", "cache_write")
+
+    def report(table: Any) -> Any:
+        return tuple_(*(table[name] for name in order))
+
+    new = {name: statement.excluded[name] for name in _COUNTED}
+    later = usage.c.settled_ns.is_(None) & (report(usage.c) < report(statement.excluded))
+    return statement.on_conflict_do_update(index_elements=list(_IDENTITY), set_=new, where=later)
+
+
+def _upsert_settled(insert: Any) -> Any:
+    """The first settlement stands. It also dates a row whose `Opened` has not arrived."""
+    values = _values(SETTLED)
+    began: Column[int] = values["settled_ns"] - values["duration_ns"]
+    statement = insert(usage).values({**values, "opened_ns": began})
+    new = {name: statement.excluded[name] for name in SETTLED if name not in _IDENTITY}
+    new["opened_ns"] = case((usage.c.opened_ns == ZERO, statement.excluded.opened_ns), else_=usage.c.opened_ns)
+    return statement.on_conflict_do_update(index_elements=list(_IDENTITY), set_=new, where=usage.c.settled_ns.is_(None))
+
+
+def _compile(statement: Any, attributes: dict[str, str], dialect: Dialect) -> tuple[str, _Row]:
+    """SQL text for the driver, and what makes a record into its parameters, in order."""
+    compiled = statement.compile(dialect=dialect)
+    row: Any = attrgetter(*(attributes[name] for name in compiled.positiontup))
+    return str(compiled), row
+
+
+async def _touch_keys(connection: AsyncConnection, opened: Sequence[Any]) -> None:
+    used = {record.key_id: record.at // 1_000_000_000 for record in opened}
+    for key_id, at in used.items():
+        stale = api_keys.c.last_used_at.is_(None) | (api_keys.c.last_used_at <= at - LAST_USED_SECONDS)
+        await connection.execute(update(api_keys).where(api_keys.c.id == key_id, stale).values(last_used_at=at))

@@ -1,0 +1,54 @@
+"""Brings a database to the newest schema, or to a named revision, with Alembic."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import inspect, text
+from sqlalchemy.engine import Connection
+
+from tokenworks.control.startup import StartupError
+from tokenworks.control.storage.database import Database
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+async def upgrade(database: Database, revision: str = "head") -> None:
+    """All steps in one transaction: a start that dies half way leaves the database as it was."""
+    async with database.write() as connection:
+        await connection.run_sync(_upgrade, revision)
+
+
+async def downgrade(database: Database, revision: str) -> None:
+    async with database.write() as connection:
+        await connection.run_sync(lambda sync: command.downgrade(_config(sync), revision))
+
+
+def _upgrade(connection: Connection, revision: str) -> None:
+    config = _config(connection)
+    current = _current(connection)
+    if revision == "head" and current == ScriptDirectory.from_config(config).get_current_head():
+        return
+    try:
+        command.upgrade(config, revision)
+    except CommandError as error:
+        raise StartupError(
+            f"the database has schema revision {current}, which this version does not know; "
+            "install the version of Tokenworks that wrote it, or a newer one"
+        ) from error
+
+
+def _current(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def _config(connection: Connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config

@@ -1,0 +1,129 @@
+"""The schema, for SQLite and PostgreSQL alike.
+
+Money is in nano-dollars, `*_at` in Unix seconds, `*_ns` in nanoseconds, all BIGINT. Changing a table takes a
+migration in `migrations/versions`; a test compares the two.
+"""
+
+from sqlalchemy import JSON, BigInteger, Boolean, Column, ForeignKey, Index, MetaData, Table, Text, false
+
+# Constraints have names, so that a later migration can drop them on any database.
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(column_0_label)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+organizations = Table(
+    "organizations",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+projects = Table(
+    "projects",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("organization_id", Text, ForeignKey("organizations.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, ForeignKey("projects.id"), nullable=False),
+    Column("digest", Text, nullable=False, unique=True),
+    Column("redacted", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("models", JSON(none_as_null=True)),  # NULL: every model
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("revoked_at", BigInteger),
+    Column("last_used_at", BigInteger),
+)
+
+# Apart from api_keys, so that no mistake in a filter can ever hand an admin key to the data plane.
+admin_keys = Table(
+    "admin_keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("organization_id", Text, ForeignKey("organizations.id"), nullable=False),
+    Column("digest", Text, nullable=False, unique=True),
+    Column("redacted", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("revoked_at", BigInteger),
+)
+
+# When a public name was first seen, so that `created` of a model outlives restarts.
+models = Table(
+    "models",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+replicas = Table(
+    "replicas",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("model", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("protocols", JSON, nullable=False),
+    Column("base_url", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("quirks", JSON, nullable=False),
+    Column("context_length", BigInteger),
+    Column("max_output", BigInteger),
+    Column("capabilities", JSON, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+# One row per attempt. Columns are filled as records arrive, in any order; no foreign keys, because usage must
+# be kept whatever happened to the key or the model it names.
+usage = Table(
+    "usage",
+    metadata,
+    Column("request_id", Text, primary_key=True),
+    Column("attempt", BigInteger, primary_key=True),
+    Column("opened_ns", BigInteger, nullable=False),  # 0 until Opened or Settled arrived
+    Column("key_id", Text, nullable=False, server_default=""),
+    Column("project_id", Text, nullable=False, server_default=""),
+    Column("organization_id", Text, nullable=False, server_default=""),
+    Column("protocol", Text, nullable=False, server_default=""),
+    Column("model", Text, nullable=False, server_default=""),
+    Column("upstream", Text, nullable=False, server_default=""),
+    Column("provider", Text, nullable=False, server_default=""),
+    Column("upstream_model", Text, nullable=False, server_default=""),
+    Column("stream", Boolean(create_constraint=False), nullable=False, server_default=false()),
+    Column("settled_ns", BigInteger),  # NULL: still running, or its gateway died and has not replayed yet
+    Column("outcome", Text),
+    Column("input", BigInteger, nullable=False, server_default="0"),
+    Column("cached_input", BigInteger, nullable=False, server_default="0"),
+    Column("cache_write", BigInteger, nullable=False, server_default="0"),
+    Column("output", BigInteger, nullable=False, server_default="0"),
+    Column("reasoning", BigInteger, nullable=False, server_default="0"),
+    Column("charge", BigInteger, nullable=False, server_default="0"),
+    Column("status", BigInteger),
+    Column("error", Text),
+    Column("finish_reason", Text),
+    Column("first_token_ns", BigInteger),
+    Column("duration_ns", BigInteger),
+    Column("estimated", Boolean(create_constraint=False)),
+    Index("ix_usage_opened_ns", "opened_ns"),
+)
+
+# The sequence number that control wants next from each gateway, written with the rows it covers.
+gateway_positions = Table(
+    "gateway_positions",
+    metadata,
+    Column("gateway_id", Text, primary_key=True),
+    Column("next_sequence", BigInteger, nullable=False),
+)
