@@ -107,6 +107,7 @@ async def run(settings: Settings) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=int(settings.drain_seconds),
         backlog=2048,

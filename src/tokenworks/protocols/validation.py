@@ -26,6 +26,11 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         raise InvalidRequest("The request body is nested too deeply.", code="invalid_json") from None
 
 
+def present(raw: msgspec.Raw) -> bool:
+    """Whether a member was there and not null."""
+    return bytes(raw) not in (b"", b"null")
+
+
 def top_level(body: bytes) -> dict[str, msgspec.Raw]:
     """The top-level members of an object that was decoded before, each as its own bytes."""
     return _TOP_LEVEL.decode(body)

@@ -28,6 +28,7 @@ from tokenworks.protocols.openai_chat.responses import (
     read_choice,
     read_usage,
 )
+from tokenworks.protocols.validation import present
 
 _ENCODE = msgspec.json.Encoder().encode
 
@@ -35,7 +36,7 @@ _ENCODE = msgspec.json.Encoder().encode
 class StreamReader(ChunkReader):
     def _read(self, data: bytes) -> list[Event]:
         answer = decode_answer(data)
-        if answer.error is not None:
+        if present(answer.error):
             return [Failed(read_stream_error(bytes(answer.error)))]
         events = self._start(answer.id, answer.model)
         for choice in answer.choices or ():
@@ -102,7 +103,7 @@ def _encode_call(event: ToolCallDelta) -> dict[str, Any]:
 class Passthrough(ChunkRelay):
     def _see(self, data: bytes) -> bool:
         answer = decode_answer(data)
-        if answer.error is not None:
+        if present(answer.error):
             raise read_stream_error(bytes(answer.error))
         self._note(answer)
         return bool(answer.choices) or answer.usage is None or self._include_usage

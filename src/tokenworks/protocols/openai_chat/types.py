@@ -219,4 +219,4 @@ class Answer(msgspec.Struct):
     model: str | None = None
     choices: list[Choice] | None = None
     usage: UsageBody | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = msgspec.Raw()

@@ -19,6 +19,7 @@ from tokenworks.core.usage import Usage
 from tokenworks.protocols.openai_chat import types as chat
 from tokenworks.protocols.openai_chat.responses import encode_usage, finish_reason, read_logprobs, read_usage
 from tokenworks.protocols.openai_completions import types as wire
+from tokenworks.protocols.validation import present
 
 _DECODER = msgspec.json.Decoder(wire.Answer)
 _LOGPROBS = msgspec.json.Decoder(wire.Logprobs)
@@ -55,8 +56,8 @@ def read_choice(choice: wire.Choice) -> list[Event]:
     return events
 
 
-def _read_logprobs(raw: msgspec.Raw | None) -> list[TokenLogprob] | None:
-    if raw is None or bytes(raw) == b"null":
+def _read_logprobs(raw: msgspec.Raw) -> list[TokenLogprob] | None:
+    if not present(raw):
         return None
     own = _LOGPROBS.decode(raw)
     if own.content is not None:

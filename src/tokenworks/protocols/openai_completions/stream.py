@@ -12,6 +12,7 @@ from tokenworks.protocols.openai_chat.errors import read_stream_error
 from tokenworks.protocols.openai_chat.responses import encode_usage, finish_reason, read_usage
 from tokenworks.protocols.openai_completions import types as wire
 from tokenworks.protocols.openai_completions.responses import decode_answer, encode_logprobs, read_choice
+from tokenworks.protocols.validation import present
 
 _ENCODE = msgspec.json.Encoder().encode
 
@@ -19,7 +20,7 @@ _ENCODE = msgspec.json.Encoder().encode
 class StreamReader(ChunkReader):
     def _read(self, data: bytes) -> list[Event]:
         answer = decode_answer(data)
-        if answer.error is not None:
+        if present(answer.error):
             return [Failed(read_stream_error(bytes(answer.error)))]
         events = self._start(answer.id, answer.model)
         for choice in answer.choices or ():
@@ -72,7 +73,7 @@ class StreamWriter:
 class Passthrough(ChunkRelay):
     def _see(self, data: bytes) -> bool:
         answer = decode_answer(data)
-        if answer.error is not None:
+        if present(answer.error):
             raise read_stream_error(bytes(answer.error))
         self._note(answer)
         return bool(answer.choices) or answer.usage is None or self._include_usage

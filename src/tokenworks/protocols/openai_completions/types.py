@@ -58,7 +58,7 @@ class Choice(msgspec.Struct):
     text: str | None = None
     index: int = 0
     finish_reason: str | None = None
-    logprobs: msgspec.Raw | None = None
+    logprobs: msgspec.Raw = msgspec.Raw()
 
 
 class Answer(msgspec.Struct):
@@ -68,4 +68,4 @@ class Answer(msgspec.Struct):
     model: str | None = None
     choices: list[Choice] | None = None
     usage: UsageBody | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = msgspec.Raw()

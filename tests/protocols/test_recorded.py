@@ -1,0 +1,176 @@
+"""Specimens of every protocol, through its codec: the bytes of a host in, golden events out, however they are cut.
+
+tests/recorded/<protocol>/NAME.stream     the body of a streamed answer
+                          NAME.response   the body of a whole answer with the same meaning
+                          NAME.events.json   what both become, neighbouring deltas joined (tokenworks' own form)
+                          NAME.request.json  a caller's body: decoded, encoded and decoded again it must be the same
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tokenworks.core.errors import TokenworksError
+from tokenworks.core.events import Event, Failed, ReasoningDelta, TextDelta, ToolCallDelta, UsageReport
+from tokenworks.core.request import Request
+from tokenworks.protocols import codec
+
+RECORDED = Path(__file__).parents[1] / "recorded"
+STREAMS = sorted(RECORDED.glob("*/*.stream"))
+RESPONSES = sorted(RECORDED.glob("*/*.response"))
+REQUESTS = sorted(RECORDED.glob("*/*.request.json"))
+
+
+def label(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}"
+
+
+def joined(events: list[Event]) -> list[Event]:
+    """Neighbouring deltas of the same thing as one; the last usage report only."""
+    out: list[Event] = []
+    last_usage = max((i for i, event in enumerate(events) if isinstance(event, UsageReport)), default=-1)
+    for position, event in enumerate(events):
+        before = out[-1] if out else None
+        if isinstance(event, UsageReport) and position != last_usage:
+            continue
+        if isinstance(event, TextDelta) and isinstance(before, TextDelta) and before.index == event.index:
+            logprobs = None if event.logprobs is None else (before.logprobs or []) + event.logprobs
+            out[-1] = TextDelta(before.text + event.text, event.index, logprobs)
+        elif isinstance(event, ReasoningDelta) and isinstance(before, ReasoningDelta) and before.index == event.index:
+            out[-1] = ReasoningDelta(before.text + event.text, event.index, event.signature or before.signature)
+        elif (
+            isinstance(event, ToolCallDelta)
+            and isinstance(before, ToolCallDelta)
+            and (before.index, before.call) == (event.index, event.call)
+        ):
+            out[-1] = dataclasses.replace(before, arguments=before.arguments + event.arguments)
+        else:
+            out.append(event)
+    return out
+
+
+def plain(events: list[Event]) -> list[dict[str, Any]]:
+    rows = []
+    for event in joined(events):
+        if isinstance(event, Failed):
+            rows.append({"event": "Failed", "code": event.error.code, "message": event.error.message})
+        else:
+            rows.append({"event": type(event).__name__, **dataclasses.asdict(event)})
+    return json.loads(json.dumps(rows))
+
+
+def golden(path: Path) -> list[dict[str, Any]]:
+    events: list[dict[str, Any]] = json.loads(path.with_name(path.name.split(".")[0] + ".events.json").read_text())
+    return events
+
+
+def read(protocol: str, pieces: list[bytes]) -> list[Event]:
+    reader = codec(protocol).stream_reader()
+    events = [event for piece in pieces for event in reader.feed(piece)]
+    return events + reader.close()
+
+
+def without_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Choices interleave in a stream and stand side by side in a whole answer; Started's id is the host's own."""
+    return sorted((row for row in rows if row["event"] != "Started"), key=lambda row: json.dumps(row, sort_keys=True))
+
+
+@pytest.mark.parametrize("path", STREAMS, ids=label)
+def test_a_stream_becomes_its_golden_events(path: Path) -> None:
+    assert plain(read(path.parent.name, [path.read_bytes()])) == golden(path)
+
+
+@pytest.mark.parametrize("path", STREAMS, ids=label)
+def test_a_stream_cut_at_any_byte_becomes_the_same_events(path: Path) -> None:
+    data, expected = path.read_bytes(), golden(path)
+    for cut in range(len(data) + 1):
+        assert plain(read(path.parent.name, [data[:cut], data[cut:]])) == expected, f"cut at {cut}"
+
+
+@pytest.mark.parametrize("path", STREAMS, ids=label)
+@given(data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_a_stream_in_random_pieces_becomes_the_same_events(path: Path, data: st.DataObject) -> None:
+    whole = path.read_bytes()
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=12)))
+    pieces = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+    assert plain(read(path.parent.name, pieces)) == golden(path)
+
+
+@pytest.mark.parametrize("path", RESPONSES, ids=label)
+def test_a_whole_answer_means_the_same_as_its_stream(path: Path) -> None:
+    events = codec(path.parent.name).read_response(path.read_bytes())
+    assert without_order(plain(events)) == without_order(golden(path))
+
+
+@pytest.mark.parametrize("path", STREAMS, ids=label)
+def test_written_again_a_stream_and_its_fold_lose_nothing(path: Path) -> None:
+    """Events -> our own stream and our own whole answer -> events, for the protocols that we serve."""
+    spoken = codec(path.parent.name)
+    events = read(path.parent.name, [path.read_bytes()])
+    if any(isinstance(event, Failed) for event in events) or not serves(path.parent.name):
+        return
+    request = request_for(path.parent.name)
+    writer = spoken.stream_writer(request, "id-1", 1)
+    written = b"".join([writer.feed(event) for event in events]) + writer.close()
+    assert without_order(plain(read(path.parent.name, [written]))) == without_order(golden(path))
+    folded = spoken.read_response(spoken.encode_response(request, events, "id-1", 1))
+    assert without_order(plain(folded)) == without_order(golden(path))
+
+
+def serves(protocol: str) -> bool:
+    return bool(list((RECORDED / protocol).glob("*.request.json")))
+
+
+def request_for(protocol: str) -> Request:
+    path = min((RECORDED / protocol).glob("*.request.json"))
+    request = codec(protocol).decode_request(path.read_bytes())
+    request.include_usage = True
+    return request
+
+
+@pytest.mark.parametrize("path", REQUESTS, ids=label)
+def test_a_request_survives_its_neutral_form(path: Path) -> None:
+    spoken = codec(path.parent.name)
+    first = spoken.decode_request(path.read_bytes())
+    again = spoken.decode_request(spoken.encode_request(first, first.model, stream=first.stream))
+    for name in ("model", "task", "sampling", "response_format", "max_output_tokens", "n", "logprobs", "stream"):
+        assert getattr(again, name) == getattr(first, name), name
+
+
+@pytest.mark.parametrize("protocol", sorted({path.parent.name for path in REQUESTS}))
+@given(body=st.binary(max_size=200) | st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(
+        st.sampled_from(["model", "messages", "role", "content", "type", "text", "stop", "n", "tools", "prompt"])
+        | st.text(max_size=5), inner, max_size=6),
+    max_leaves=20,
+).map(lambda value: json.dumps(value).encode()))  # fmt: skip
+@settings(max_examples=200, deadline=None)
+def test_no_body_raises_anything_but_the_protocols_own_error(protocol: str, body: bytes) -> None:
+    try:
+        assert isinstance(codec(protocol).decode_request(body), Request)
+    except TokenworksError as error:
+        assert error.status == 400
+        assert json.loads(codec(protocol).encode_error(error))
+
+
+@pytest.mark.parametrize("protocol", sorted({path.parent.name for path in STREAMS}))
+@given(data=st.data())
+@settings(max_examples=100, deadline=None)
+def test_no_stream_raises_anything_but_an_upstreams_error(protocol: str, data: st.DataObject) -> None:
+    """Mutations of specimens: bytes flipped, dropped, doubled."""
+    specimen = data.draw(st.sampled_from([path for path in STREAMS if path.parent.name == protocol])).read_bytes()
+    mutated = bytearray(specimen)
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, max(len(mutated) - 1, 0)))
+        mutated[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
+    try:
+        read(protocol, [bytes(mutated)])
+    except TokenworksError as error:
+        assert error.status >= 400
