@@ -362,3 +362,39 @@ def test_a_bad_directory_is_named(tmp_path: Path) -> None:
     (tmp_path / "gateway_id").write_text("a b")
     with pytest.raises(ValueError, match="does not hold a gateway id"):
         Journal.open(tmp_path)
+
+
+def test_a_segment_stays_until_control_has_what_replaces_it(tmp_path: Path, make) -> None:  # type: ignore[no-untyped-def]
+    async def run() -> None:
+        journal = Journal.open(tmp_path, SMALL)
+        journal.append(make.opened(0))
+        number = 1
+        while len(list(tmp_path.glob("*.journal"))) == 1:
+            journal.append(make.settled(number))
+            number += 1
+        await journal.close()
+        assert journal.end == number + 1, "the new segment starts with the open attempt again"
+        journal.acknowledge(number)
+        assert len(list(tmp_path.glob("*.journal"))) == 2
+        journal.acknowledge(number + 1)
+        assert len(list(tmp_path.glob("*.journal"))) == 1
+
+    asyncio.run(run())
+
+
+def test_a_number_that_control_has_is_not_given_again(tmp_path: Path, make) -> None:  # type: ignore[no-untyped-def]
+    async def run() -> None:
+        journal = Journal.open(tmp_path)
+        for number in range(10):
+            journal.append(make.settled(number))
+        await journal.close()
+        journal.acknowledge(10)
+        (path,) = tmp_path.glob("*.journal")
+        os.truncate(path, path.stat().st_size // 2)
+        journal = Journal.open(tmp_path)
+        assert journal.end == 10
+        journal.append(make.settled(10))
+        await journal.close()
+        assert take_all(journal) == [make.settled(10)]
+
+    asyncio.run(run())
