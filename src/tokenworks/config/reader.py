@@ -23,8 +23,9 @@ SERVE: dict[str, Check[Any]] = {
     "port": values.port,
     "data_dir": values.string,
     "cache_dir": values.string,
-    "catalog": values.strings,
-    "models": values.strings,
+    "model": values.names,
+    "json": values.flag,
+    "verbose": values.flag,
 }
 LIMITS: dict[str, Check[Any]] = {field.name: values.seconds for field in fields(RouteLimits)}
 PRICE: dict[str, Check[Any]] = {field.name: values.price for field in fields(Price)}
@@ -34,10 +35,13 @@ def load(
     path: Path,
     *,
     protocols: Collection[str],
-    engines: Collection[str],
+    engines: Collection[str] | None,
     known_providers: Mapping[str, ProviderConfig] | None = None,
 ) -> Configuration:
-    """Read and check a file. `known_providers` are the ones targets may name without a table of their own."""
+    """Read and check a file. `known_providers` are the ones targets may name without a table of their own.
+
+    `engines` None takes any name: the engines are the worker's, and control cannot know them.
+    """
     try:
         text = path.read_bytes().decode("utf-8")
     except OSError as error:
@@ -54,12 +58,18 @@ def parse(
     *,
     file: str,
     protocols: Collection[str],
-    engines: Collection[str],
+    engines: Collection[str] | None,
     known_providers: Mapping[str, ProviderConfig] | None = None,
 ) -> Configuration:
     """`load` for text that has been read already; `file` is its name in messages."""
     document = _toml(text, file)
-    reader = _Reader(file, key_lines(text), frozenset(protocols), frozenset(engines), dict(known_providers or {}))
+    reader = _Reader(
+        file,
+        key_lines(text),
+        frozenset(protocols),
+        None if engines is None else frozenset(engines),
+        dict(known_providers or {}),
+    )
     configuration = reader.configuration(document)
     if reader.problems:
         raise ConfigError(reader.problems)
@@ -90,7 +100,7 @@ class _Reader:
         file: str,
         lines: dict[KeyPath, int],
         protocols: frozenset[str],
-        engines: frozenset[str],
+        engines: frozenset[str] | None,
         known_providers: dict[str, ProviderConfig],
     ) -> None:
         self.problems: list[Problem] = []
@@ -102,7 +112,7 @@ class _Reader:
             "base_url": values.url,
             "api_key": values.credential,
         }
-        self._engine = values.one_of(engines, partial(choose, known=engines))
+        self._engine = values.string if engines is None else values.one_of(engines, partial(choose, known=engines))
 
     def configuration(self, document: dict[str, Any]) -> Configuration:
         self._refuse_unknown((), document, ("providers", "models", "serve"))

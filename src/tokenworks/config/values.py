@@ -48,10 +48,19 @@ def string(value: Any) -> str:
     return value
 
 
-def strings(value: Any) -> tuple[str, ...]:
+def names(value: Any) -> list[str]:
+    """One name or several; a record always holds several."""
+    if isinstance(value, str):
+        value = [value]
     if not isinstance(value, list):
-        raise Bad(f'must be an array of strings, not {type_name(value)}; write ["..."]')
-    return tuple(string(item) for item in value)
+        raise Bad(f'must be a name or an array of names, not {type_name(value)}; write ["..."]')
+    return [string(item) for item in value]
+
+
+def flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise Bad(f"must be true or false, not {type_name(value)}; write it without quotes")
+    return value
 
 
 def model_name(value: Any) -> str:

@@ -9,13 +9,13 @@ Knows nothing of where files come from.
 """
 
 import hashlib
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from tokenworks.core.files import sync_directory, write_atomically
 from tokenworks.models.errors import CacheUnusable
@@ -33,9 +33,20 @@ class Cached:
     sha256: str
 
 
+class _Record(msgspec.Struct, frozen=True):
+    sha256: str
+    size: int
+    names: list[str]
+
+
+class _Index(msgspec.Struct, frozen=True):
+    version: int
+    weights: dict[str, _Record]
+
+
 class Cache:
     def __init__(self, root: Path) -> None:
-        self._root = root.absolute()
+        self._root = root.expanduser().absolute()
         self._index_file = self._root / "index.json"
 
     def find(self, source: str) -> Cached | None:
@@ -43,19 +54,19 @@ class Cache:
         record = self._records().get(source)
         if record is None:
             return None
-        path = self._blob(record["sha256"])
-        if not path.is_file() or path.stat().st_size != record["size"]:
+        path = self._blob(record.sha256)
+        if not path.is_file() or path.stat().st_size != record.size:
             return None
-        return Cached(source, tuple(record["names"]), path, record["size"], record["sha256"])
+        return Cached(source, tuple(record.names), path, record.size, record.sha256)
 
     def pinned(self, source: str) -> str | None:
         """The digest of the first download, in force until the source is forgotten, also when its file is lost."""
         record = self._records().get(source)
-        return None if record is None else record["sha256"]
+        return None if record is None else record.sha256
 
     def sources(self) -> dict[str, set[str]]:
         """Every source remembered, with the names it was pulled under, whether its file is still there or not."""
-        return {source: set(record["names"]) for source, record in self._records().items()}
+        return {source: set(record.names) for source, record in self._records().items()}
 
     def all(self) -> list[Cached]:
         found = (self.find(source) for source in sorted(self._records()))
@@ -90,9 +101,9 @@ class Cache:
             records = self._records()
             record = records.pop(source)
             self._write(records)
-            if any(other["sha256"] == record["sha256"] for other in records.values()):
+            if any(other.sha256 == record.sha256 for other in records.values()):
                 return 0
-            blob = self._blob(record["sha256"])
+            blob = self._blob(record.sha256)
             size = blob.stat().st_size if blob.is_file() else 0
             blob.unlink(missing_ok=True)
             return size
@@ -125,26 +136,23 @@ class Cache:
     def _record(self, source: str, name: str, digest: str, size: int) -> None:
         with self._lock("index"):
             records = self._records()
-            names = {name, *records.get(source, {}).get("names", ())}
-            records[source] = {"sha256": digest, "size": size, "names": sorted(names)}
+            names = {name, *(records[source].names if source in records else ())}
+            records[source] = _Record(digest, size, sorted(names))
             self._write(records)
 
-    def _write(self, records: dict[str, Any]) -> None:
-        text = json.dumps({"version": 1, "weights": records}, indent=1, sort_keys=True)
-        write_atomically(self._index_file, text.encode(), mode=0o644)
+    def _write(self, records: dict[str, _Record]) -> None:
+        text = msgspec.json.format(msgspec.json.encode(_Index(1, records)))
+        write_atomically(self._index_file, text, mode=0o644)
 
-    def _records(self) -> dict[str, Any]:
+    def _records(self) -> dict[str, _Record]:
         try:
-            records = json.loads(self._index_file.read_bytes())["weights"]
+            return msgspec.json.decode(self._index_file.read_bytes(), type=_Index).weights
         except FileNotFoundError:
             return {}
-        except (ValueError, KeyError, TypeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise CacheUnusable(
                 f"{self._index_file} is damaged: {error}", "Remove that file; weights are then fetched again."
             ) from error
-        if not isinstance(records, dict):
-            raise CacheUnusable(f"{self._index_file} is damaged", "Remove that file; weights are then fetched again.")
-        return records
 
 
 def _slug(source: str) -> str:
