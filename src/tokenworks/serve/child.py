@@ -109,47 +109,58 @@ class Child:
 
     async def _live(self) -> int:
         """One life of the process, from start to end: its exit code."""
-        supervisor = os.getpid()
         self._tail.clear()
-        self._process = process = await asyncio.create_subprocess_exec(
-            *self._command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env=self._environment,
-            start_new_session=True,  # a Ctrl-C at the terminal reaches the supervisor only, which stops in order
-            preexec_fn=lambda: _die_with(supervisor),
-        )
+        # A pipe of our own: asyncio's would hold back the news of its death until its last descendant closed it.
+        hearing, speaking = os.pipe()
+        listening = asyncio.create_task(self._listen(hearing))
+        try:
+            self._process = process = await self._start(speaking)
+        finally:
+            os.close(speaking)
         self._note(f"started as pid {process.pid}")
         if self._stopping.is_set():
             self.kill()
-        assert process.stdout is not None  # noqa: S101 -- asked for above
-        listening = asyncio.create_task(self._listen(process.stdout))
         try:
-            code = await process.wait()
+            return await process.wait()
         finally:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)  # what it started must not outlive it and hold its sockets
             self._process = None
             await asyncio.wait([listening], timeout=1)
             listening.cancel()
-        return code
+
+    async def _start(self, output: int) -> asyncio.subprocess.Process:
+        supervisor = os.getpid()
+        return await asyncio.create_subprocess_exec(
+            *self._command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=self._environment,
+            start_new_session=True,  # a Ctrl-C at the terminal reaches the supervisor only, which stops in order
+            preexec_fn=lambda: _die_with(supervisor),
+        )
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(number)
 
-    async def _listen(self, output: asyncio.StreamReader) -> None:
-        rest = b""
-        while chunk := await output.read(LONGEST_LINE):
-            *lines, rest = (rest + chunk).split(b"\n")
-            if len(rest) > LONGEST_LINE:
-                lines, rest = [*lines, rest], b""
-            for line in lines:
-                self._heard(line)
-        if rest:
+    async def _listen(self, pipe: int) -> None:
+        output, rest = asyncio.StreamReader(), b""
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(output), os.fdopen(pipe, "rb", buffering=0)
+        )
+        try:
+            while chunk := await output.read(LONGEST_LINE):
+                *lines, rest = (rest + chunk).split(b"\n")
+                if len(rest) > LONGEST_LINE:
+                    lines, rest = [*lines, rest], b""
+                for line in lines:
+                    self._heard(line)
             self._heard(rest)
+        finally:
+            transport.close()
 
     def _heard(self, raw: bytes) -> None:
         line = raw.decode(errors="replace").rstrip()

@@ -43,7 +43,8 @@ def read_log_line(line: str) -> tuple[Severity, str]:
         return _SEVERITIES.get(level.lower(), Severity.OTHER), line
     level, event = str(record.pop("level", "")), record.pop("event")
     trace = record.pop("exception", None)
-    record.pop("timestamp", None)
+    for said_already in ("timestamp", "logger"):
+        record.pop(said_already, None)
     facts = "".join(f"  {name}={value}" for name, value in record.items())
     return _SEVERITIES.get(level, Severity.OTHER), f"{event}{facts}" + (f"\n{trace}" if trace else "")
 
@@ -51,6 +52,7 @@ def read_log_line(line: str) -> tuple[Severity, str]:
 class Terminal:
     def __init__(self, *, verbose: bool = False) -> None:
         self._verbose = verbose
+        self._shown = Severity.OTHER if verbose else Severity.ERROR
         self._colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
         self._queue: queue.Queue[tuple[TextIO, str] | None] = queue.Queue(WAITING_LINES)
         self._thread = threading.Thread(target=self._write, daemon=True)
@@ -69,10 +71,15 @@ class Terminal:
         """A result, on stdout as it is."""
         self._put(sys.stdout, text)
 
+    def show_warnings(self, wanted: bool) -> None:
+        """Not while planes start or stop: that one misses the other is then no news."""
+        if not self._verbose:
+            self._shown = Severity.WARNING if wanted else Severity.ERROR
+
     def child(self, name: str, line: str) -> None:
-        """A log line of a child: shown when it matters, or when everything is wanted."""
+        """A log line of a child."""
         level, text = read_log_line(line)
-        if level or self._verbose:
+        if level >= self._shown:
             colour = COLOURS.get(level)
             self._say(f"{self._paint(f'{name} |', DIM)} {self._paint(text, colour) if colour else text}")
 
