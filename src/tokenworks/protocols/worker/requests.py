@@ -6,6 +6,7 @@ from tokenworks.core.errors import InvalidRequest
 from tokenworks.core.messages import Image, Message, Text, Thinking, ToolCall, ToolMode, ToolResult
 from tokenworks.core.request import Conversation, Prompts, Request
 from tokenworks.core.request import Sampling as NeutralSampling
+from tokenworks.protocols.foreign import known_parts, known_tools
 from tokenworks.protocols.worker import types as wire
 
 _ENCODE = msgspec.json.Encoder().encode
@@ -20,7 +21,9 @@ def encode_request(request: Request, model: str, *, stream: bool) -> bytes:
             model=model,
             messages=tuple(m for message in chat.messages for m in _messages(message)) if chat else None,
             prompts=_prompts(request.task) if isinstance(request.task, Prompts) else None,
-            tools=tuple(wire.Tool(tool.name, tool.description, tool.parameters) for tool in chat.tools) if chat else (),
+            tools=tuple(wire.Tool(tool.name, tool.description, tool.parameters) for tool in known_tools(chat.tools))
+            if chat
+            else (),
             tool_choice=(choice.mode if choice else ToolMode.AUTO).value,
             forced_tool=choice.name if choice else None,
             json=request.response_format is not None,
@@ -60,8 +63,8 @@ def _sampling(given: NeutralSampling) -> wire.Sampling:
 def _messages(message: Message) -> list[wire.Message]:
     """One message, but one for each tool result."""
     results = [part for part in message.parts if isinstance(part, ToolResult)]
-    messages = [wire.Message("tool", _text(list(result.content)), call_id=result.call_id) for result in results]
-    rest = [part for part in message.parts if not isinstance(part, ToolResult)]
+    messages = [wire.Message("tool", _text(known_parts(result.content)), call_id=result.call_id) for result in results]
+    rest = [part for part in known_parts(message.parts) if not isinstance(part, ToolResult)]
     if rest or not results:
         messages.append(
             wire.Message(

@@ -1,0 +1,191 @@
+"""The engine itself: what it was told, at which pace, with which fault, and the usage."""
+
+import asyncio
+import itertools
+import os
+import signal
+import time
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from tokenworks.core.errors import ContextLengthExceeded, InternalError, InvalidRequest, Unavailable
+from tokenworks.protocols.worker import types as wire
+from tokenworks.worker.engines.base import OptionError, Setup, read_options
+from tokenworks.worker.engines.echo.choice import CallChoice, Choice, answer_words, called_tool
+from tokenworks.worker.engines.echo.faults import FAULTS, Fault, find_fault
+from tokenworks.worker.engines.echo.words import Vocabulary, split
+from tokenworks.worker.engines.generating import Batch, EngineDied, GeneratingEngine
+
+NonNegative = Annotated[float, msgspec.Meta(ge=0)]
+BATCH = 32
+"""Steps between two chances for others, when nothing paces the answer."""
+MOST_CHOICES = 128
+
+
+class Options(msgspec.Struct, frozen=True):
+    """`rate` and `prefill_rate` are tokens per second (0: unlimited), delays are seconds."""
+
+    rate: NonNegative = 0.0
+    first_token_delay: NonNegative = 0.0
+    prefill_rate: NonNegative = 0.0
+    tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """Length of an answer; None: as long as the prompt's text."""
+    seed: int | None = None
+    context: Annotated[int, msgspec.Meta(ge=16)] = 8192
+    fault: str = ""
+    fault_after: Annotated[int, msgspec.Meta(ge=0)] = 0
+    fault_delay: NonNegative = 5.0
+
+
+@dataclass(slots=True)
+class Plan:
+    """All that is decided before the first token. `texts` are the prompts as the answer begins with them."""
+
+    choices: list[Choice]
+    texts: list[str]
+    prompt_tokens: int
+    fault: Fault | None
+
+    def fault_is(self, name: str) -> bool:
+        return self.fault is not None and self.fault.name == name
+
+
+class Echo(GeneratingEngine):
+    needs_weights = False
+
+    def __init__(self, setup: Setup) -> None:
+        self.options = read_options(Options, setup.options)
+        if self.options.fault and self.options.fault not in FAULTS:
+            raise OptionError(f"--option fault={self.options.fault}: known faults are {', '.join(FAULTS)}")
+        self.context = setup.context_length or self.options.context
+        capabilities = setup.capabilities or ("tools", "json_schema")
+        super().__init__(replace(setup, context_length=self.context, capabilities=capabilities))
+        self._vocabulary = Vocabulary()
+        self._answers = itertools.count(1)
+
+    async def start(self, weights: Path | None) -> None:
+        self._death = asyncio.get_running_loop().create_future()
+        await self.probe()
+
+    def tokenize(self, text: str) -> list[int]:
+        return [self._vocabulary.id(word) for word in split(text)]
+
+    def detokenize(self, ids: list[int]) -> str:
+        return "".join(map(self._vocabulary.word, ids))
+
+    def render(self, messages: Sequence[wire.Message], tools: Sequence[wire.Tool]) -> str:
+        lines = [f"tool: {tool.name} {msgspec.json.encode(tool.parameters).decode()}\n" for tool in tools]
+        for message in messages:
+            calls = "".join(f" {call.name}({call.arguments})" for call in message.calls)
+            lines.append(f"{message.role}: {message.content}{calls}\n")
+        return "".join([*lines, "assistant:"])
+
+    async def generate(self, request: wire.GenerateRequest) -> AsyncGenerator[Batch, None]:
+        plan = self._plan(request)
+        if plan.fault_is("error_before"):
+            raise InternalError("The engine failed on demand (fault=error_before).", code="engine_error")
+        yield [wire.Started(f"echo-{next(self._answers)}", self.setup.model)]
+        options = self.options
+        await self._pause(options.first_token_delay)
+        await self._pause(plan.prompt_tokens / options.prefill_rate if options.prefill_rate else 0)
+        await self._pause(options.fault_delay if plan.fault_is("slow_first_token") else 0)
+        if request.echo:
+            per_prompt = len(plan.choices) // len(plan.texts)
+            yield [wire.Tokens(text=plan.texts[c.index // per_prompt], index=c.index) for c in plan.choices]
+        async for batch in self._run(plan):
+            yield batch
+        output = sum(choice.tokens for choice in plan.choices)
+        yield [wire.Usage(input=plan.prompt_tokens, output=output * 10 if plan.fault_is("wrong_usage") else output)]
+
+    async def _run(self, plan: Plan) -> AsyncGenerator[Batch, None]:
+        """Every choice in turn, one token each; batches as the pace allows."""
+        due = time.monotonic()
+        fault = plan.fault
+        batch: list[wire.Event | bytes] = []
+        for step in itertools.count():
+            if fault is not None and sum(choice.tokens for choice in plan.choices) >= fault.after:
+                yield batch
+                batch = await self._fail(fault)
+                fault = None
+            running = [choice for choice in plan.choices if not choice.finished]
+            if not running:
+                break
+            for choice in running:
+                batch += choice.step(self._vocabulary)
+            if self.options.rate or step % BATCH == 0:
+                yield batch
+                batch = []
+                due += 1 / self.options.rate if self.options.rate else 0
+                await self._pause(due - time.monotonic())
+        if batch:
+            yield batch
+
+    async def _pause(self, seconds: float) -> None:
+        """Lets others run. EngineDied when the engine dies meanwhile."""
+        if seconds <= 0:
+            await asyncio.sleep(0)
+        elif self._death is not None:
+            await asyncio.wait([self._death], timeout=seconds)
+        if not self.alive():
+            raise EngineDied
+
+    async def _fail(self, fault: Fault) -> list[wire.Event | bytes]:
+        """The faults of a running answer; the others have their own place."""
+        match fault.name:
+            case "cut":
+                raise EngineDied
+            case "stall":
+                await self._pause(float(10**6))
+            case "garbled":
+                return [b"\xff" * 16]
+            case "crash":
+                self._die("crashed on demand (fault=crash)")
+                raise EngineDied
+            case "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+        return []
+
+    def _plan(self, request: wire.GenerateRequest) -> Plan:
+        if not self.alive():
+            raise Unavailable("The engine is restarting.", retry_after=1.0)
+        if (request.messages is None) == (request.prompts is None):
+            raise InvalidRequest("Give either 'messages' or 'prompts'.", param="messages")
+        if request.n * len(request.prompts or (0,)) > MOST_CHOICES:
+            raise InvalidRequest(f"At most {MOST_CHOICES} choices in one request.", param="n")
+        if request.messages is not None:
+            rendered = self.render(request.messages, request.tools)
+            said = [message.content for message in request.messages if message.role in ("user", "tool")]
+            texts, sizes = [said[-1] if said else ""], [len(split(rendered))]
+        else:
+            texts = [p if isinstance(p, str) else self.detokenize(p) for p in request.prompts or ()]
+            sizes = [len(split(text)) for text in texts]
+        limits = [self._limit(size, request.max_tokens) for size in sizes]
+        tool = called_tool(request)
+        choices = [
+            CallChoice(request, index, tool, limits[index // request.n])
+            if tool is not None
+            else Choice(
+                request, index, self._words(request, texts[index // request.n], index), limits[index // request.n]
+            )
+            for index in range(request.n * len(texts))
+        ]
+        fault = find_fault(" ".join(texts), self.options.fault, self.options.fault_after)
+        return Plan(choices, texts, sum(sizes), fault)
+
+    def _words(self, request: wire.GenerateRequest, text: str, index: int) -> Iterator[str]:
+        return answer_words(request, text, index, self.options.tokens, self.options.seed)
+
+    def _limit(self, prompt: int, max_tokens: int | None) -> int:
+        room = self.context - prompt
+        if room < (max_tokens or 1):
+            raise ContextLengthExceeded(
+                f"This model's maximum context length is {self.context} tokens. However, you requested "
+                f"{prompt + (max_tokens or 1)} tokens ({prompt} in the prompt, {max_tokens or 1} in the completion). "
+                "Please reduce the length of the prompt or the completion.",
+                param="messages",
+            )
+        return max_tokens or room

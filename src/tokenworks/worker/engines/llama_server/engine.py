@@ -1,0 +1,122 @@
+"""The engine: where its child is and how to talk to it."""
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tokenworks.client import Client, ClientError
+from tokenworks.worker.engines.base import Description, EngineFailed, OptionError, Setup, read_options
+from tokenworks.worker.engines.llama_server.gguf import NotGGUF, read_metadata
+from tokenworks.worker.engines.llama_server.plan import (
+    DEFAULT_CONTEXT,
+    Options,
+    Plan,
+    context_per_slot,
+    machine_memory,
+    template_text,
+    threads,
+)
+from tokenworks.worker.engines.server import ServerEngine
+from tokenworks.worker.sockets import host_and_port
+
+QUIRKS = (
+    "usage_per_choice",
+    "completion_logprobs_as_chat",
+    "usage_in_text_chunk",
+    "no_min_tokens",
+    "forced_tools_by_schema",
+    "closes_after_stream",
+)
+GENERATES = ("json_schema",)
+NOT_SERVED = ("embeddings", "rerank")
+ANSWER_LIMIT = 600.0
+"""Seconds; the supervisor has its own, shorter ones."""
+_WORK = re.compile(r"^llamacpp:(?:prompt_tokens_total|tokens_predicted_total|n_decode_total) (\S+)", re.MULTILINE)
+_WAITING = re.compile(r"^llamacpp:requests_(?:processing|deferred) (\S+)", re.MULTILINE)
+
+
+class LlamaServer(ServerEngine):
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        self.options = read_options(Options, setup.options)
+        name = self.options.chat_template
+        self._template = template_text(name) if name is not None else None
+        if unserved := [capability for capability in NOT_SERVED if capability in setup.capabilities]:
+            raise OptionError(f"--model {setup.model}: llama_server generates text; it does not do {unserved[0]} yet")
+        self._context: int | None = None
+        self._weights: Path | None = None
+
+    def describe(self) -> Description:
+        address = self.address
+        return Description(
+            protocols=("openai_chat", "openai_completions"),
+            base_url=f"unix:{address.socket}|/v1" if address.socket else f"{address.origin}/v1",
+            quirks=QUIRKS,
+            capabilities=tuple(dict.fromkeys((*self.setup.capabilities, *GENERATES))),
+            context_length=self._context,
+            max_output=self.setup.max_output,
+        )
+
+    def command(self, weights: Path | None) -> list[str]:
+        if weights is None:
+            raise EngineFailed("llama_server needs --weights")
+        try:
+            metadata = read_metadata(weights)
+        except (OSError, NotGGUF) as error:
+            raise EngineFailed(str(error)) from error
+        self._context = context_per_slot(self.options, metadata, self.setup.context_length, machine_memory())
+        self._weights = weights
+        return [sys.executable, "-m", f"{__package__}.child"]
+
+    def told(self) -> bytes:
+        return msgspec.json.encode(self.plan()) + b"\n"
+
+    def plan(self) -> Plan:
+        host, port = (self.address.socket, 0) if self.address.socket else host_and_port(self.address)
+        options = self.options
+        return Plan(
+            model=self.setup.model,
+            weights=str(self._weights),
+            host=host,
+            port=port,
+            slots=options.slots,
+            context=self._context or DEFAULT_CONTEXT,
+            threads=threads(options),
+            poll=options.poll,
+            batch=options.batch,
+            ubatch=options.ubatch,
+            gpu_layers=options.gpu_layers,
+            verbosity=options.verbosity,
+            chat_template=self._template,
+            parent=os.getpid(),
+            token=self.setup.token,
+        )
+
+    async def probe(self) -> None:
+        body = {"prompt": "1 2 3", "max_tokens": 1, "temperature": 0}
+        answer = await self._call("POST", "/v1/completions", body)
+        if not isinstance(answer, dict) or not answer.get("usage", {}).get("completion_tokens"):
+            raise EngineFailed(f"the probe got no token: {str(answer)[:200]}")
+
+    async def progress(self) -> float:
+        return sum(map(float, _WORK.findall(await self.metrics())))
+
+    async def in_flight(self) -> int:
+        return int(sum(map(float, _WAITING.findall(await self.metrics()))))
+
+    async def metrics(self) -> str:
+        return str(await self._call("GET", "/metrics"))
+
+    async def _call(self, method: str, path: str, body: Any = None) -> Any:
+        """A connection for each call: the server closes idle ones when it likes."""
+        async with Client(self.address, token=self.setup.token, timeout=ANSWER_LIMIT) as client:
+            try:
+                if method == "POST":
+                    return await client.post(path, body)
+                return (await client.get_bytes(path)).decode()
+            except ClientError as error:
+                raise EngineFailed(error.message) from error

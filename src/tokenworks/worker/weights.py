@@ -1,0 +1,57 @@
+"""Weights of a worker: catalog name or source -> what the catalog knows, and the file, fetched when needed."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from tokenworks.models import Entry, WeightsError, fetch, load_catalog
+from tokenworks.worker.engines.base import EngineFailed
+
+T = TypeVar("T")
+
+
+def find(name_or_source: str, catalogs: tuple[Path, ...], model: str) -> Entry:
+    """WeightsError with near matches for an unknown name."""
+    return load_catalog(catalogs).resolve(name_or_source, name=model)
+
+
+async def fetched(entry: Entry, cache_dir: Path, explain: Callable[[str], None]) -> Path:
+    """The file. EngineFailed says what stands in the way; `explain` is told how far a download is."""
+    loop = asyncio.get_running_loop()
+    told = -1
+
+    def progress(done: int, total: int | None) -> None:
+        nonlocal told
+        percent = done * 100 // total if total else 0
+        if percent != told:
+            told = percent
+            loop.call_soon_threadsafe(explain, f"fetching {entry.source}: {percent} %")
+
+    try:
+        return await _in_thread(lambda: fetch(entry, cache_dir, progress))
+    except (WeightsError, OSError) as error:
+        raise EngineFailed(str(error)) from error
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    """In a daemon thread: a download that hangs must not keep the process from ending."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if not done.done():
+            done.set_exception(error) if error is not None else done.set_result(result)  # type: ignore[arg-type]
+
+    def run() -> None:
+        result, failure = None, None
+        try:
+            result = work()
+        except BaseException as error:  # noqa: BLE001 -- handed to the waiting task, which raises it
+            failure = error
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(settle, result, failure)
+
+    threading.Thread(target=run, name="fetch", daemon=True).start()
+    return await done
