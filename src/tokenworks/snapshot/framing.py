@@ -45,14 +45,15 @@ class Reader:
                 end = start + _LENGTH.size + length
                 if len(buffer) < end:
                     break
-                payload = bytes(buffer[start + _LENGTH.size : end])
-                start = end
-                yield _decode(payload)
+                with memoryview(buffer)[start + _LENGTH.size : end] as payload:
+                    start = end
+                    frame = _decode(payload)
+                yield frame
         finally:
             del buffer[:start]
 
 
-def _decode(payload: bytes) -> Frame:
+def _decode(payload: memoryview) -> Frame:
     try:
         return _decoder.decode(payload)
     except msgspec.MsgspecError as error:
