@@ -41,9 +41,12 @@ class TextDelta:
 
 @dataclass(slots=True)
 class ReasoningDelta:
+    """`signature` and `encrypted` are the provider's own proof; they come with an empty text or its last part."""
+
     text: str
     index: int = 0
     signature: str | None = None
+    encrypted: str | None = None
 
 
 @dataclass(slots=True)
@@ -55,6 +58,22 @@ class ToolCallDelta:
     id: str | None = None
     name: str | None = None
     index: int = 0
+
+
+@dataclass(slots=True)
+class Vector:
+    """The embedding of input number `index`."""
+
+    index: int
+    values: list[float]
+
+
+@dataclass(slots=True)
+class Ranked:
+    """Document number `index` has this relevance; they come in falling order of it."""
+
+    index: int
+    score: float
 
 
 @dataclass(slots=True)
@@ -76,4 +95,4 @@ class Failed:
     error: TokenworksError
 
 
-Event = Started | TextDelta | ReasoningDelta | ToolCallDelta | UsageReport | Finished | Failed
+Event = Started | TextDelta | ReasoningDelta | ToolCallDelta | Vector | Ranked | UsageReport | Finished | Failed

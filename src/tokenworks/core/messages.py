@@ -14,7 +14,10 @@ class Role(StrEnum):
 
 @dataclass(slots=True)
 class Text:
+    """`cache_ttl` ("5m", "1h") asks for the prompt up to here to be cached, as Anthropic's cache_control does."""
+
     text: str
+    cache_ttl: str | None = None
 
 
 @dataclass(slots=True)
@@ -25,6 +28,7 @@ class Image:
     data: str | None = None
     media_type: str | None = None
     detail: str | None = None
+    cache_ttl: str | None = None
 
 
 @dataclass(slots=True)
@@ -39,8 +43,9 @@ class ToolCall:
 @dataclass(slots=True)
 class ToolResult:
     call_id: str
-    content: list["Text | Image"]
+    content: list["Text | Image | Foreign"]
     is_error: bool = False
+    cache_ttl: str | None = None
 
 
 @dataclass(slots=True)
@@ -52,7 +57,19 @@ class Thinking:
     encrypted: str | None = None
 
 
-Part = Text | Image | ToolCall | ToolResult | Thinking
+@dataclass(slots=True)
+class Foreign:
+    """Content that only its own protocol knows (a file, audio, a search result): `raw` is its JSON as it came.
+
+    It passes unchanged to an upstream of the same protocol; any other codec refuses it by its `type`.
+    """
+
+    protocol: str
+    type: str
+    raw: bytes
+
+
+Part = Text | Image | ToolCall | ToolResult | Thinking | Foreign
 
 
 @dataclass(slots=True)
@@ -70,6 +87,7 @@ class Tool:
     description: str | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
     strict: bool | None = None
+    cache_ttl: str | None = None
 
 
 class ToolMode(StrEnum):

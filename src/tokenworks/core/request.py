@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from tokenworks.core.messages import Message, Tool, ToolChoice
+from tokenworks.core.messages import Foreign, Message, Tool, ToolChoice
 
 
 @dataclass(slots=True)
@@ -38,7 +38,7 @@ class Conversation:
     """The task of a chat request."""
 
     messages: list[Message]
-    tools: list[Tool] = field(default_factory=list)
+    tools: list[Tool | Foreign] = field(default_factory=list)
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
 
@@ -53,15 +53,46 @@ class Prompts:
 
 
 @dataclass(slots=True)
+class Embeddings:
+    """The task of an embedding request: one vector for each input, of the model's own size unless `dimensions`."""
+
+    inputs: list[str | list[int]]
+    dimensions: int | None = None
+    encoding: str = "float"
+    """float | base64: how the caller wants vectors; base64 is little-endian float32."""
+
+
+@dataclass(slots=True)
+class Rerank:
+    """The task of ordering `documents` by how well they answer `query`; `top_n` None means all."""
+
+    query: str
+    documents: list[str]
+    top_n: int | None = None
+    return_documents: bool = False
+
+
+@dataclass(slots=True)
+class Reasoning:
+    """How much to think. `effort`: none | minimal | low | medium | high | xhigh | max; `budget_tokens` caps it."""
+
+    effort: str | None = None
+    budget_tokens: int | None = None
+    enabled: bool | None = None
+
+
+@dataclass(slots=True)
 class Request:
     """What a caller asked for.
 
     `body` and `protocol` are the caller's own bytes and wire protocol: an upstream that speaks the same
     protocol gets the body passed through. `ignored` lists the parameters that will have no effect.
+    `options` are members that only the caller's own protocol knows how to answer with (a requested extra in the
+    response, an id to echo); they never reach an upstream of another protocol.
     """
 
     model: str
-    task: Conversation | Prompts
+    task: Conversation | Prompts | Embeddings | Rerank
     protocol: str
     body: bytes = b""
     sampling: Sampling = field(default_factory=Sampling)
@@ -72,6 +103,9 @@ class Request:
     top_logprobs: int = 0
     stream: bool = False
     include_usage: bool = False
+    reasoning: Reasoning | None = None
+    service_tier: str | None = None
     user: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     ignored: list[str] = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)

@@ -13,14 +13,14 @@ _AT = re.compile(r"^(?P<problem>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"missing required field `(?P<field>[^`]+)`")
 
 
-def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
-    """The typed body, or InvalidRequest: `param` is a path such as `messages[0].role`."""
+def decode(decoder: msgspec.json.Decoder[T], body: bytes | msgspec.Raw, where: str = "") -> T:
+    """The typed body, or InvalidRequest: `param` is a path such as `messages[0].role`, below `where`."""
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise _invalid(str(error)) from None
+        raise _invalid(str(error), where) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        detail = "the body is empty" if not body.strip() else str(error)
+        detail = str(error) if bytes(body).strip() else "the body is empty"
         raise InvalidRequest(f"The request body is not valid JSON: {detail}.", code="invalid_json") from None
     except RecursionError:
         raise InvalidRequest("The request body is nested too deeply.", code="invalid_json") from None
@@ -36,10 +36,10 @@ def top_level(body: bytes) -> dict[str, msgspec.Raw]:
     return _TOP_LEVEL.decode(body)
 
 
-def _invalid(text: str) -> InvalidRequest:
+def _invalid(text: str, where: str) -> InvalidRequest:
     match = _AT.match(text)
     problem, path = (match["problem"], match["path"] or "$") if match else (text, "$")
-    param = path.removeprefix("$").removeprefix(".")
+    param = (where + path.removeprefix("$")).removeprefix(".")
     if missing := _MISSING.search(problem):
         param = f"{param}.{missing['field']}" if param else missing["field"]
         return InvalidRequest(f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")

@@ -15,6 +15,7 @@ import msgspec
 from tokenworks.core.events import Event, Finished, FinishReason, TextDelta, ToolCallDelta
 from tokenworks.core.messages import Message, Role, Text, Tool
 from tokenworks.core.request import Conversation, Request, ResponseFormat
+from tokenworks.protocols.foreign import known_tools
 
 _HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*"(?P<name>(?:[^"\\]|\\.)*)"\s*,\s*"arguments"\s*:\s*')
 _TAIL = re.compile(r"\s*\}?\s*$")
@@ -37,7 +38,7 @@ class ForcedTools:
         task = request.task
         assert isinstance(task, Conversation)  # noqa: S101 - only a conversation can choose a tool
         name = task.tool_choice.name if task.tool_choice else None
-        tools = [tool for tool in task.tools if name in (None, tool.name)]
+        tools = [tool for tool in known_tools(task.tools) if name in (None, tool.name)]
         schema = {"anyOf": [_schema(tool) for tool in tools]} if len(tools) > 1 else _schema(tools[0])
         asked = replace(task, messages=_with_tools(task.messages, tools), tools=[], tool_choice=None)
         constraint = ResponseFormat(schema=schema, name="tool_call", strict=True)

@@ -14,7 +14,7 @@ from dataclasses import replace
 import msgspec
 
 from tokenworks.core.messages import ToolMode
-from tokenworks.core.request import Prompts, Request
+from tokenworks.core.request import Conversation, Prompts, Request
 
 KNOWN = frozenset(
     {
@@ -59,12 +59,15 @@ def must_translate(request: Request, odd: Set[str]) -> bool:
         return True
     if "no_min_tokens" in odd and b'"min_tokens"' in request.body:
         return True
-    if isinstance(request.task, Prompts):
-        return ("completion_logprobs_as_chat" in odd and request.logprobs) or (
-            "usage_in_text_chunk" in odd and request.stream
-        )
-    choice = request.task.tool_choice
-    return "forced_tools_by_schema" in odd and choice is not None and choice.mode is ToolMode.REQUIRED
+    match request.task:
+        case Prompts():
+            return ("completion_logprobs_as_chat" in odd and request.logprobs) or (
+                "usage_in_text_chunk" in odd and request.stream
+            )
+        case Conversation(tool_choice=choice):
+            return "forced_tools_by_schema" in odd and choice is not None and choice.mode is ToolMode.REQUIRED
+        case _:
+            return False
 
 
 def must_stream(request: Request, odd: Set[str]) -> bool:

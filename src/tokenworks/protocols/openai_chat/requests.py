@@ -6,6 +6,7 @@ import msgspec
 
 from tokenworks.core.errors import InvalidRequest
 from tokenworks.core.messages import (
+    Foreign,
     Image,
     Message,
     Part,
@@ -24,6 +25,10 @@ from tokenworks.protocols.validation import decode, top_level
 
 NAME = "openai_chat"
 _DECODER = msgspec.json.Decoder(wire.ChatRequest)
+_KIND = msgspec.json.Decoder(wire.Tagged)
+_PART: msgspec.json.Decoder[wire.KnownPart] = msgspec.json.Decoder(wire.KnownPart)
+_TOOL_KIND = msgspec.json.Decoder(wire.ToolKind)
+_TOOL = msgspec.json.Decoder(wire.ToolDefinition)
 _ENCODE = msgspec.json.Encoder().encode
 
 WITHOUT_EFFECT = frozenset({"user", "metadata"})
@@ -90,16 +95,21 @@ def _response_format(wired: wire.ChatRequest) -> ResponseFormat | None:
 
 
 def _conversation(wired: wire.ChatRequest) -> Conversation:
-    tools = [
-        Tool(tool.function.name, tool.function.description, tool.function.parameters or {}, tool.function.strict)
-        for tool in wired.tools or []
-    ]
+    tools = [_tool(raw, f"tools[{index}]") for index, raw in enumerate(wired.tools or [])]
     return Conversation(
         messages=[_message(message, f"messages[{index}]") for index, message in enumerate(wired.messages)],
         tools=tools,
-        tool_choice=_tool_choice(wired.tool_choice, {tool.name for tool in tools}),
+        tool_choice=_tool_choice(wired.tool_choice, {tool.name for tool in tools if isinstance(tool, Tool)}),
         parallel_tool_calls=wired.parallel_tool_calls,
     )
+
+
+def _tool(raw: msgspec.Raw, where: str) -> Tool | Foreign:
+    kind = decode(_TOOL_KIND, raw, where).type
+    if kind != "function":
+        return Foreign(NAME, kind, bytes(raw))
+    function = decode(_TOOL, raw, where).function
+    return Tool(function.name, function.description, function.parameters or {}, function.strict)
 
 
 def _tool_choice(choice: str | wire.NamedTool | None, names: set[str]) -> ToolChoice | None:
@@ -120,7 +130,8 @@ def _tool_choice(choice: str | wire.NamedTool | None, names: set[str]) -> ToolCh
 def _message(message: wire.ChatMessage, where: str) -> Message:
     match message:
         case wire.ToolMessage():
-            content = [part for part in _parts(message.content) if isinstance(part, Text | Image)]
+            parts = _parts(message.content, f"{where}.content")
+            content = [part for part in parts if isinstance(part, Text | Image | Foreign)]
             return Message(Role.TOOL, [ToolResult(message.tool_call_id, content)])
         case wire.AssistantMessage():
             return Message(Role.ASSISTANT, _assistant_parts(message, where), message.name)
@@ -130,14 +141,14 @@ def _message(message: wire.ChatMessage, where: str) -> Message:
             role = Role.SYSTEM
     if message.content is None:
         raise InvalidRequest(f"'{where}.content' must not be null.", param=f"{where}.content")
-    return Message(role, _parts(message.content), message.name)
+    return Message(role, _parts(message.content, f"{where}.content"), message.name)
 
 
 def _assistant_parts(message: wire.AssistantMessage, where: str) -> list[Part]:
     parts: list[Part] = []
     if reasoning := message.reasoning_content or message.reasoning:
         parts.append(Thinking(reasoning))
-    parts += _parts(message.content)
+    parts += _parts(message.content, f"{where}.content")
     if message.refusal:
         parts.append(Text(message.refusal))
     parts += [ToolCall(call.id, call.function.name, call.function.arguments) for call in message.tool_calls or []]
@@ -148,21 +159,23 @@ def _assistant_parts(message: wire.AssistantMessage, where: str) -> list[Part]:
     return parts
 
 
-def _parts(content: wire.Content) -> list[Part]:
+def _parts(content: wire.Content, where: str) -> list[Part]:
     if content is None:
         return []
     if isinstance(content, str):
         return [Text(content)]
-    parts: list[Part] = []
-    for part in content:
-        match part:
-            case wire.TextPart():
-                parts.append(Text(part.text))
-            case wire.RefusalPart():
-                parts.append(Text(part.refusal))
-            case wire.ImagePart():
-                parts.append(_image(part.image_url))
-    return parts
+    return [_part(raw, f"{where}[{index}]") for index, raw in enumerate(content)]
+
+
+def _part(raw: msgspec.Raw, where: str) -> Part:
+    kind = decode(_KIND, raw, where).type
+    if kind not in ("text", "image_url", "refusal"):
+        return Foreign(NAME, kind, bytes(raw))
+    match decode(_PART, raw, where):
+        case wire.TextPart(text=text) | wire.RefusalPart(refusal=text):
+            return Text(text)
+        case wire.ImagePart(image_url=image):
+            return _image(image)
 
 
 def _image(image: wire.ImageUrl) -> Image:
@@ -224,7 +237,7 @@ def _encode_message(message: Message) -> list[dict[str, Any]]:
         {"role": "tool", "tool_call_id": result.call_id, "content": _encode_content(result.content)}
         for result in results
     ]
-    shown = [part for part in message.parts if isinstance(part, Text | Image)]
+    shown = [part for part in message.parts if isinstance(part, Text | Image | Foreign)]
     calls = [part for part in message.parts if isinstance(part, ToolCall)]
     thoughts = [part.text for part in message.parts if isinstance(part, Thinking) and part.text]
     if shown or calls or thoughts or not results:
@@ -244,10 +257,26 @@ def _encode_message(message: Message) -> list[dict[str, Any]]:
     return wired
 
 
-def _encode_content(parts: list[Text | Image]) -> str | list[dict[str, Any]]:
+def _encode_content(parts: list[Text | Image | Foreign]) -> str | list[Any]:
     if len(parts) == 1 and isinstance(parts[0], Text):
         return parts[0].text
-    return [{"type": "text", "text": part.text} if isinstance(part, Text) else _encode_image(part) for part in parts]
+    return [_encode_part(part) for part in parts]
+
+
+def _encode_part(part: Text | Image | Foreign) -> Any:
+    match part:
+        case Text():
+            return {"type": "text", "text": part.text}
+        case Image():
+            return _encode_image(part)
+        case Foreign():
+            return _own(part, "messages")
+
+
+def _own(part: Foreign, param: str) -> msgspec.Raw:
+    if part.protocol != NAME:
+        raise InvalidRequest(f"This model cannot take '{part.type}' in '{param}'.", param=param)
+    return msgspec.Raw(part.raw)
 
 
 def _encode_image(image: Image) -> dict[str, Any]:
@@ -255,7 +284,9 @@ def _encode_image(image: Image) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": url, **({"detail": image.detail} if image.detail else {})}}
 
 
-def _encode_tool(tool: Tool) -> dict[str, Any]:
+def _encode_tool(tool: Tool | Foreign) -> Any:
+    if isinstance(tool, Foreign):
+        return _own(tool, "tools")
     function = {
         "name": tool.name,
         "description": tool.description,

@@ -87,9 +87,10 @@ def read_choice(choice: wire.Choice) -> list[Event]:
     index = choice.index
     delta = choice.delta or choice.message
     if delta is not None:
-        if reasoning := delta.reasoning_content or delta.reasoning:
+        text, thought = _content(delta.content)
+        if reasoning := delta.reasoning_content or delta.reasoning or thought:
             events.append(ReasoningDelta(reasoning, index))
-        if text := delta.content or delta.refusal:
+        if text := text or delta.refusal or "":
             events.append(TextDelta(text, index, read_logprobs(choice.logprobs)))
         for position, call in enumerate(delta.tool_calls or ()):
             function = call.function or wire.FunctionDelta()
@@ -98,6 +99,14 @@ def read_choice(choice: wire.Choice) -> list[Event]:
     if choice.finish_reason:
         events.append(Finished(finish_reason(choice.finish_reason), index))
     return events
+
+
+def _content(content: str | list[wire.ContentChunk] | None) -> tuple[str, str]:
+    """(text, reasoning) of a content, whole or in parts."""
+    if content is None or isinstance(content, str):
+        return content or "", ""
+    text = "".join([part.text for part in content if part.type == "text"])
+    return text, "".join([thought.text for part in content for thought in part.thinking])
 
 
 def read_logprobs(given: wire.ChoiceLogprobs | None) -> list[TokenLogprob] | None:

@@ -29,7 +29,15 @@ class RefusalPart(msgspec.Struct, tag="refusal"):
     refusal: str
 
 
-Content = str | list[TextPart | ImagePart | RefusalPart] | None
+class Tagged(msgspec.Struct):
+    """What kind of content or tool it is, before it is read as that."""
+
+    type: str
+
+
+KnownPart = TextPart | ImagePart | RefusalPart
+Content = str | list[msgspec.Raw] | None
+"""Parts stay raw here: kinds that only this protocol knows pass through."""
 
 
 class FunctionCall(msgspec.Struct):
@@ -82,9 +90,12 @@ class FunctionDefinition(msgspec.Struct):
     strict: bool | None = None
 
 
+class ToolKind(msgspec.Struct):
+    type: str = "function"
+
+
 class ToolDefinition(msgspec.Struct):
     function: FunctionDefinition
-    type: Literal["function"] = "function"
 
 
 class FunctionName(msgspec.Struct):
@@ -140,7 +151,7 @@ class ChatRequest(msgspec.Struct):
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    tools: list[ToolDefinition] | None = None
+    tools: list[msgspec.Raw] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     response_format: TextFormat | JsonObjectFormat | JsonSchemaFormat | None = None
@@ -178,10 +189,18 @@ class ToolCallDelta(msgspec.Struct):
     function: FunctionDelta | None = None
 
 
+class ContentChunk(msgspec.Struct):
+    """A part of an answer's content, from hosts that answer in parts (Mistral's `thinking` holds parts itself)."""
+
+    type: str = "text"
+    text: str = ""
+    thinking: list["ContentChunk"] = []
+
+
 class Delta(msgspec.Struct):
     """Of a stream's chunk, and the message of a whole answer: hosts add their own members to both."""
 
-    content: str | None = None
+    content: str | list[ContentChunk] | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
