@@ -1,7 +1,6 @@
 """Supervision of one process, with real processes: restarts, reasons of death, logs, orderly and forced ends."""
 
 import asyncio
-import os
 import signal
 import sys
 import time
@@ -19,7 +18,7 @@ PATIENCE = 20.0
 
 def python_child(tmp_path: Path, source: str, *arguments: object) -> Child:
     command = [sys.executable, "-c", source, *map(str, arguments)]
-    return Child("probe", command, environment=os.environ, logs=tmp_path, terminal=Terminal())
+    return Child("probe", command, logs=tmp_path, terminal=Terminal())
 
 
 async def until(condition: Callable[[], bool]) -> None:

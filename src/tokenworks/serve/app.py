@@ -1,7 +1,6 @@
 """From options to a running machine: check, lock, download, start, supervise."""
 
 import asyncio
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -22,11 +21,6 @@ from tokenworks.serve.weights import download
 from tokenworks.snapshot.sealing import ensure_cluster_key
 from tokenworks.worker.engines import ENGINES
 
-OWN_VARIABLES = frozenset(
-    f"TOKENWORKS_{name}" for name in ("HOST", "PORT", "DATA_DIR", "MODEL", "CONFIG", "JSON", "VERBOSE")
-)
-"""Settings of `serve` itself; a plane that inherited them would take them for its own."""
-
 
 def run(given: Mapping[str, Any]) -> int:
     """Serve until told to stop; the exit code. `given`: the command line by field name (None: not given)."""
@@ -40,9 +34,12 @@ def run(given: Mapping[str, Any]) -> int:
         directory = prepare(settings.data_dir)
         with exclusive(directory):
             return _serve(settings, configuration, directory, terminal, begun)
-    except (ConfigError, CannotServe, WeightsError, ValueError) as error:
+    except (ConfigError, CannotServe, WeightsError) as error:
         terminal.error(str(error))
         return 2
+    except KeyboardInterrupt:  # before the supervisor took the signals: while weights were downloaded
+        terminal.note("interrupted; a download goes on where it stopped")
+        return 130
     finally:
         terminal.close()
 
@@ -50,24 +47,21 @@ def run(given: Mapping[str, Any]) -> int:
 def _serve(
     settings: ServeSettings, configuration: Configuration, directory: DataDirectory, terminal: Terminal, begun: float
 ) -> int:
-    ensure_cluster_key(directory.cluster_key)
+    try:
+        ensure_cluster_key(directory.cluster_key)
+    except (OSError, ValueError) as error:
+        raise CannotServe(str(error)) from error
     catalog = load_catalog(settings.catalog)
     local = local_models(settings, configuration, catalog)
-    download(local, catalog, settings.cache_dir.expanduser())
+    download(local, catalog, settings.cache_dir)
     plan = make_plan(settings, configuration, local, directory)
     url = banner.base_url(settings.host, settings.port)
-    supervisor = Supervisor(
-        plan,
-        url,
-        environment={name: value for name, value in os.environ.items() if name not in OWN_VARIABLES},
-        logs=directory.logs,
-        terminal=terminal,
-        ready=lambda: terminal.out(
-            banner.as_json(url, directory.bootstrap, plan.models)
-            if settings.json
-            else banner.as_text(
-                url, directory.bootstrap, plan.models, time.monotonic() - begun, colour=sys.stdout.isatty()
-            )
-        ),
-    )
-    return asyncio.run(supervisor.run())
+
+    def ready() -> None:
+        seconds, colour = time.monotonic() - begun, sys.stdout.isatty()
+        if settings.json:
+            terminal.out(banner.as_json(url, directory.bootstrap, plan.models))
+        else:
+            terminal.out(banner.as_text(url, directory.bootstrap, plan.models, seconds, colour=colour))
+
+    return asyncio.run(Supervisor(plan, url, logs=directory.logs, terminal=terminal, ready=ready).run())

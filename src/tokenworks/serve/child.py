@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from tokenworks.serve.terminal import Terminal
@@ -50,12 +50,9 @@ def describe(returncode: int) -> str:
 class Child:
     """`run` supervises until `stop`; both are called once."""
 
-    def __init__(
-        self, name: str, command: Sequence[str], *, environment: Mapping[str, str], logs: Path, terminal: Terminal
-    ) -> None:
+    def __init__(self, name: str, command: Sequence[str], *, logs: Path, terminal: Terminal) -> None:
         self.name = name
         self._command = list(command)
-        self._environment = environment
         self._terminal = terminal
         self._log = _log_file(logs / f"{name}.log")
         self._stopping = asyncio.Event()
@@ -136,7 +133,6 @@ class Child:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            env=self._environment,
             start_new_session=True,  # a Ctrl-C at the terminal reaches the supervisor only, which stops in order
             preexec_fn=lambda: _die_with(supervisor),
         )

@@ -47,27 +47,29 @@ def make_plan(
     settings: ServeSettings, configuration: Configuration, local: list[ModelConfig], directory: DataDirectory
 ) -> Plan:
     """Every child's command line. Control reads the file itself; only models outside it are named to it."""
-    shared = ("--cluster-key-file", str(directory.cluster_key))
+    key = ("--cluster-key-file", str(directory.cluster_key))
     control_at = directory.address("control")
-    control = ["--listen", control_at, "--data-dir", str(directory.root), *shared]
+    control = ["--listen", control_at, "--data-dir", str(directory.root), *key]
     if settings.config:
         control += ["--config", str(settings.config)]
     for model in local:
         if model.name not in configuration.models:
             control += ["--local-model", model.name]
     gateway = ["--host", settings.host, "--port", str(settings.port), "--control", control_at]
-    gateway += ["--data-dir", str(directory.gateway), *shared]
-    workers = tuple(_worker(model, directory, control_at, shared) for model in local)
+    gateway += ["--data-dir", str(directory.gateway), *key]
+    places = ["--control", control_at, *key, "--cache-dir", str(settings.cache_dir)]
+    for path in settings.catalog:
+        places += ["--catalog", str(path)]
+    workers = tuple(_worker(model, directory, places) for model in local)
     names = dict.fromkeys([*(model.name for model in local), *configuration.models])
     return Plan(_command("gateway", gateway), workers, _command("control", control), tuple(names))
 
 
-def _worker(model: ModelConfig, directory: DataDirectory, control_at: str, shared: tuple[str, ...]) -> Command:
+def _worker(model: ModelConfig, directory: DataDirectory, places: list[str]) -> Command:
     name = _file_name(model.name)
-    arguments = ["--model", model.name, "--engine", str(model.engine)]
+    arguments = ["--model", model.name, "--engine", str(model.engine), "--listen", directory.address(name), *places]
     if model.weights:
         arguments += ["--weights", model.weights]
-    arguments += ["--listen", directory.address(name), "--control", control_at, *shared]
     for option, value in model.options.items():
         arguments += ["--option", f"{option}={str(value).lower() if isinstance(value, bool) else value}"]
     return _command("worker", arguments, name)

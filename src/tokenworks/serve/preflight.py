@@ -17,7 +17,9 @@ from pathlib import Path
 
 LONGEST_SOCKET_PATH = 100
 """Linux allows 107 bytes, macOS 103."""
-LONGEST_SOCKET_NAME = 48
+LONGEST_SOCKET_NAME = 40
+ENGINE_SUFFIX = "-engine"
+"""What a worker adds to its own name for the socket of its engine."""
 
 
 class CannotServe(Exception):
@@ -110,7 +112,7 @@ def _reason(error: OSError) -> str:
 
 def _run_directory(root: Path) -> Path:
     run = root / "run"
-    longest = len(os.fsencode(run)) + len(f"/{'x' * LONGEST_SOCKET_NAME}.sock")
+    longest = len(os.fsencode(run)) + LONGEST_SOCKET_NAME + len(f"/{ENGINE_SUFFIX}.sock")
     if longest <= LONGEST_SOCKET_PATH:
         return run
     digest = hashlib.sha256(os.fsencode(root)).hexdigest()[:12]

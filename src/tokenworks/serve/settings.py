@@ -1,12 +1,13 @@
 """Settings of `tokenworks serve`: the command line over the environment over the file over the defaults."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 DEFAULT_CONFIG = "tokenworks.toml"
-DEFAULT_CACHE_DIR = Path("~/.cache/tokenworks")
+DEFAULT_CACHE_DIR = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "tokenworks"
 PATHS = ("data_dir", "cache_dir", "catalog")
 
 

@@ -4,7 +4,7 @@ import asyncio
 import http.client
 import json
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -28,13 +28,12 @@ class Supervisor:
         plan: Plan,
         url: str,
         *,
-        environment: Mapping[str, str],
         logs: Path,
         terminal: Terminal,
         ready: Callable[[], None],
     ) -> None:
         def child(command: Command) -> Child:
-            return Child(command.name, command.arguments, environment=environment, logs=logs, terminal=terminal)
+            return Child(command.name, command.arguments, logs=logs, terminal=terminal)
 
         self._gateway = child(plan.gateway)
         self._workers = [child(command) for command in plan.workers]
