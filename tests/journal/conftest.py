@@ -1,6 +1,7 @@
 """Records by number, and what a directory really holds."""
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,11 @@ def on_disk() -> Callable[[Path], list[Record]]:
         return records
 
     return read
+
+
+@pytest.fixture(scope="session")
+def memory() -> Iterator[Path]:
+    """A directory in memory where the system has one, for tests with hundreds of syncs that prove nothing there."""
+    shared = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as directory:
+        yield Path(directory)

@@ -94,7 +94,9 @@ class Life:
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(_action, max_size=40), st.randoms(use_true_random=False))
-def test_every_attempt_is_settled_once_whatever_happens(actions: list[str], choice: random.Random) -> None:
+def test_every_attempt_is_settled_once_whatever_happens(
+    memory: Path, actions: list[str], choice: random.Random
+) -> None:
     async def run(directory: Path) -> None:
         life = Life(directory)
         for action in actions:
@@ -106,7 +108,7 @@ def test_every_attempt_is_settled_once_whatever_happens(actions: list[str], choi
         assert len(list(directory.glob("*.journal"))) == 1
         await life.journal.close()
 
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory(dir=memory) as directory:
         asyncio.run(run(Path(directory)))
 
 

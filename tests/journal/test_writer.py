@@ -140,18 +140,18 @@ def test_numbers_and_position_go_on_after_a_restart(tmp_path: Path, make) -> Non
     asyncio.run(run())
 
 
-def test_a_file_cut_at_every_byte_opens_with_a_prefix(tmp_path: Path, make, on_disk: OnDisk) -> None:  # type: ignore[no-untyped-def]
+def test_a_file_cut_at_every_byte_opens_with_a_prefix(memory: Path, make) -> None:  # type: ignore[no-untyped-def]
     records = [make.settled(1), make.settled(2), make.settled(3)]
 
     async def run() -> None:
-        journal = Journal.open(tmp_path / "whole")
+        journal = Journal.open(memory / "whole")
         for record in records:
             journal.append(record)
         await journal.close()
-        (path,) = (tmp_path / "whole").glob("*.journal")
+        (path,) = (memory / "whole").glob("*.journal")
         whole = path.read_bytes()
         for cut in range(len(whole) + 1):
-            directory = tmp_path / str(cut)
+            directory = memory / str(cut)
             directory.mkdir()
             (directory / path.name).write_bytes(whole[:cut])
             journal = Journal.open(directory, SMALL)
