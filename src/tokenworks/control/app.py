@@ -41,6 +41,7 @@ from tokenworks.snapshot.sealing import ensure_cluster_key, internal_token
 from tokenworks.telemetry import logs
 
 CANNOT_START = 2
+INTERRUPTED = 130
 EXPIRY_SECONDS = 0.5
 DRAIN_SECONDS = 5
 
@@ -58,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StartupError as error:
         print(f"tokenworks control: {error}", file=sys.stderr)
         return CANNOT_START
+    except KeyboardInterrupt:  # while starting; later it is a graceful stop
+        return INTERRUPTED
     return 0
 
 

@@ -50,8 +50,7 @@ async def _rows(database, batches):
     async with database.write() as connection:
         await connection.execute(usage.delete())
     for batch in batches:
-        async with database.write() as connection:
-            await writer.write(connection, batch)
+        await database.write_batch(lambda connection, batch=batch: writer.write(connection, batch))
     async with database.read() as connection:
         order = (usage.c.request_id, usage.c.attempt)
         return [tuple(row) for row in await connection.execute(select(usage).order_by(*order))]

@@ -68,7 +68,7 @@ def test_the_schema_suits_postgresql():
     assert "stream BOOLEAN DEFAULT false NOT NULL" in ddl.getvalue()
 
 
-@pytest.mark.parametrize("url", ["nonsense", "mysql://h/d", ""])
+@pytest.mark.parametrize("url", ["nonsense", "mysql://h/d", "", "sqlite://", "sqlite:///:memory:"])
 def test_a_url_that_is_none(url):
     with pytest.raises(StartupError, match="--database"):
         parse_url(url)

@@ -3,6 +3,7 @@
 import logging
 
 import msgspec
+from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
 from tokenworks.control.storage import attempts
@@ -40,15 +41,17 @@ class JournalIngest:
             return await self._write(gateway_id, first, oldest, sound, len(records))
 
     async def _write(self, gateway_id: str, first: int, oldest: bool, records: list[Record], count: int) -> int:
-        async with self._database.write() as connection:
-            wanted = await attempts.position(connection, gateway_id) or 0
-            await self._writer.write(connection, records)
+        def work(connection: Connection) -> int:
+            wanted = attempts.position(connection, gateway_id) or 0
+            self._writer.write(connection, records)
             if first > wanted and not oldest:
                 return wanted
             end = max(wanted, first + count)
             if end != wanted:
-                await self._writer.advance(connection, gateway_id, end)
+                self._writer.advance(connection, gateway_id, end)
             return end
+
+        return await self._database.write_batch(work)
 
     def _report(self, gateway_id: str, records: list[Record]) -> None:
         """One impossible record must not hold up everything behind it. It holds no prompt, so the log keeps it."""

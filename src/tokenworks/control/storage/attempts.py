@@ -10,8 +10,7 @@ from typing import Any, Protocol
 
 from sqlalchemy import Column, bindparam, case, literal_column, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import Dialect
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.engine import Connection, Dialect
 
 from tokenworks.control.storage.tables import api_keys, gateway_positions, usage
 from tokenworks.journal.records import Opened, Progress, Record, Settled
@@ -50,7 +49,7 @@ class AttemptWriter:
         self._progress = _compile(_upsert_progress(insert), PROGRESS, dialect)
         self._settled = _compile(_upsert_settled(insert), SETTLED, dialect)
 
-    async def write(self, connection: AsyncConnection, records: Sequence[Record]) -> None:
+    def write(self, connection: Connection, records: Sequence[Record]) -> None:
         opened = [record for record in records if type(record) is Opened]
         for (statement, row), chosen in (
             (self._opened, opened),
@@ -58,22 +57,22 @@ class AttemptWriter:
             (self._settled, [record for record in records if type(record) is Settled]),
         ):
             if chosen:
-                await connection.exec_driver_sql(statement, [row(record) for record in chosen])
-        await _touch_keys(connection, opened)
+                connection.exec_driver_sql(statement, [row(record) for record in chosen])
+        _touch_keys(connection, opened)
 
-    async def advance(self, connection: AsyncConnection, gateway_id: str, position: int) -> None:
+    def advance(self, connection: Connection, gateway_id: str, position: int) -> None:
         statement = self._insert(gateway_positions).values(gateway_id=gateway_id, next_sequence=position)
-        await connection.execute(
+        connection.execute(
             statement.on_conflict_do_update(
                 index_elements=["gateway_id"], set_={"next_sequence": statement.excluded.next_sequence}
             )
         )
 
 
-async def position(connection: AsyncConnection, gateway_id: str) -> int | None:
+def position(connection: Connection, gateway_id: str) -> int | None:
     """The record that control wants next; None for a gateway it has never heard of."""
     query = gateway_positions.select().where(gateway_positions.c.gateway_id == gateway_id)
-    row = (await connection.execute(query)).first()
+    row = (connection.execute(query)).first()
     return None if row is None else row.next_sequence
 
 
@@ -130,8 +129,8 @@ def _compile(statement: Any, attributes: dict[str, str], dialect: Dialect) -> tu
     return str(compiled), row
 
 
-async def _touch_keys(connection: AsyncConnection, opened: Sequence[Any]) -> None:
+def _touch_keys(connection: Connection, opened: Sequence[Any]) -> None:
     used = {record.key_id: record.at // 1_000_000_000 for record in opened}
     for key_id, at in used.items():
         stale = api_keys.c.last_used_at.is_(None) | (api_keys.c.last_used_at <= at - LAST_USED_SECONDS)
-        await connection.execute(update(api_keys).where(api_keys.c.id == key_id, stale).values(last_used_at=at))
+        connection.execute(update(api_keys).where(api_keys.c.id == key_id, stale).values(last_used_at=at))

@@ -1,27 +1,31 @@
-"""The engine and its transactions: `read()` and `write()`."""
+"""The engine and its transactions: `read`, `write` and `write_batch`."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import event
-from sqlalchemy.engine import URL, Connection, make_url
+from sqlalchemy import create_engine, event
+from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from tokenworks.control.startup import StartupError
 
+T = TypeVar("T")
+
 DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 
 
 class Database:
-    """On SQLite all writers share one connection: its pool is a fair queue, so that a writer never waits in
-    SQLite's own back-off behind another writer of this process. Readers never wait (WAL)."""
+    """On SQLite the writers of this process take turns here, where the queue is fair, instead of in SQLite's own
+    back-off; readers never wait (WAL)."""
 
     def __init__(self, url: str) -> None:
         self.url = parse_url(url)
-        self._writer, self._reader = _engines(self.url)
+        self._turn: AbstractAsyncContextManager[Any] = asyncio.Lock() if self.is_sqlite else nullcontext()
+        self._writer, self._reader, self._batch_writer = _engines(self.url)
         self.dialect = self._writer.dialect
 
     @property
@@ -36,8 +40,20 @@ class Database:
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """A transaction, committed at the end, rolled back on an exception."""
-        async with self._writer.begin() as connection:
+        async with self._turn, self._writer.begin() as connection:
             yield connection
+
+    async def write_batch(self, work: Callable[[Connection], T]) -> T:
+        """The same for many statements without a pause between them.
+
+        The asynchronous SQLite driver changes threads for each step of each statement, which costs more than the
+        statements; here the whole transaction runs in one thread.
+        """
+        if self._batch_writer is None:
+            async with self._writer.begin() as connection:
+                return await connection.run_sync(work)
+        async with self._turn:
+            return await asyncio.to_thread(_transaction, self._batch_writer, work)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -47,6 +63,8 @@ class Database:
     async def close(self) -> None:
         await self._reader.dispose()
         await self._writer.dispose()
+        if self._batch_writer is not None:
+            self._batch_writer.dispose()
 
 
 def parse_url(text: str) -> URL:
@@ -54,31 +72,42 @@ def parse_url(text: str) -> URL:
         url = make_url(text)
     except ArgumentError as error:
         raise StartupError(
-            "--database: not a database URL, for example sqlite:////var/lib/tokenworks/control.db or postgresql://user@host/name"
+            f"--database: not a URL such as {sqlite_url(Path('/data/control.db'))} or postgresql://user@host/name"
         ) from error
-    driver = DRIVERS.get(url.get_backend_name())
-    if driver is None:
-        raise StartupError(
-            f"--database: {url.get_backend_name()!r} is not supported; use one of {', '.join(sorted(DRIVERS))}"
-        )
-    return url.set(drivername=driver)
+    backend = url.get_backend_name()
+    if backend not in DRIVERS:
+        raise StartupError(f"--database: {backend!r} is not supported; use one of {', '.join(sorted(DRIVERS))}")
+    if backend == "sqlite" and url.database in (None, "", ":memory:"):
+        raise StartupError(f"--database: name a file, as in {sqlite_url(Path('/data/control.db'))}")
+    return url.set(drivername=DRIVERS[backend])
 
 
 def sqlite_url(path: Path) -> str:
     return URL.create("sqlite", database=str(path)).render_as_string()
 
 
-def _engines(url: URL) -> tuple[AsyncEngine, AsyncEngine]:
+def _engines(url: URL) -> tuple[AsyncEngine, AsyncEngine, Engine | None]:
+    """For writing, for reading, and for writing in a thread (SQLite only)."""
     if url.get_backend_name() != "sqlite":
-        engine = create_async_engine(url, pool_pre_ping=True)
-        return engine, engine
+        try:
+            engine = create_async_engine(url, pool_pre_ping=True)
+        except ModuleNotFoundError as error:
+            raise StartupError(f"--database: {url.get_backend_name()} needs the package {error.name}") from error
+        return engine, engine, None
     writer = create_async_engine(url, pool_size=1, max_overflow=0)
     reader = create_async_engine(url, pool_size=2, max_overflow=2)
-    event.listen(writer.sync_engine, "connect", _configure_sqlite)
-    event.listen(reader.sync_engine, "connect", _configure_sqlite)
+    batch_writer = create_engine(url.set(drivername="sqlite"), pool_size=1, max_overflow=0)
+    for each in (writer.sync_engine, reader.sync_engine, batch_writer):
+        event.listen(each, "connect", _configure_sqlite)
     # The driver's own BEGIN comes late and never before DDL, so a migration killed half way would stay half done.
-    event.listen(writer.sync_engine, "begin", _begin_immediate)
-    return writer, reader
+    for each in (writer.sync_engine, batch_writer):
+        event.listen(each, "begin", _begin_immediate)
+    return writer, reader, batch_writer
+
+
+def _transaction(engine: Engine, work: Callable[[Connection], T]) -> T:
+    with engine.begin() as connection:
+        return work(connection)
 
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:
