@@ -1,0 +1,20 @@
+"""`python -m benchmarks [NAME ...]`: all of them, or those named."""
+
+import sys
+from importlib import import_module
+
+NAMES = ("journal", "protocols", "startup", "gateway", "engine")
+
+
+def main() -> int:
+    asked = sys.argv[1:] or NAMES
+    unknown = [name for name in asked if name not in NAMES]
+    if unknown:
+        print(f"unknown benchmark {', '.join(unknown)}; there are: {', '.join(NAMES)}", file=sys.stderr)
+        return 2
+    for name in asked:
+        import_module(f"benchmarks.{name}").main()
+    return 0
+
+
+sys.exit(main())
