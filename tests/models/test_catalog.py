@@ -10,7 +10,7 @@ from tokenworks.models.errors import InvalidCatalog, UnknownModel
 SHIPPED = load_catalog()
 
 
-def extend(folder: Path, text: str, *more: str) -> Path:
+def extend(folder: Path, text: str) -> Path:
     path = folder / "catalog.toml"
     path.write_text(text)
     return path
@@ -125,3 +125,10 @@ def test_any_text_is_a_catalog_or_an_error(tmp_path_factory: pytest.TempPathFact
         load_catalog([path])
     except InvalidCatalog as error:
         assert str(path) in str(error)
+
+
+def test_the_documents_example(tmp_path: Path) -> None:
+    document = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    catalog = load_catalog([extend(tmp_path, document.partition("```toml\n")[2].partition("```")[0])])
+    assert catalog["mine"].capabilities == ("tools", "json_schema")
+    assert catalog[DEFAULT_MODEL].context_length == 2048

@@ -1,6 +1,7 @@
 """Lines of keys in a TOML text. tomllib tells none, and the parsers that do are not among our dependencies.
 
-Expects text that tomllib has accepted, so this scanner only has to find its way, not to judge.
+Expects text that tomllib has accepted, so this scanner only has to find its way, not to judge. In any other text it
+stops where it cannot go on.
 """
 
 import re
@@ -34,7 +35,9 @@ class _Scanner:
     def scan(self) -> dict[Path, int]:
         table: Path = ()
         self._space()
-        while self._at < len(self._text):
+        begun = -1
+        while begun < self._at < len(self._text):
+            begun = self._at
             if self._take("[["):
                 table = self._header("]]")
                 index = self._arrays[table]
@@ -96,8 +99,9 @@ class _Scanner:
             self._at = scalar.end()
 
     def _items(self, path: Path, close: str) -> None:
-        index = 0
-        while self._at < len(self._text):
+        index, begun = 0, -1
+        while begun < self._at < len(self._text):
+            begun = self._at
             self._space()
             if self._take(close):
                 return

