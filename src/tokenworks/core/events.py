@@ -40,6 +40,11 @@ class TextDelta:
 
 
 @dataclass(slots=True)
+class RefusalDelta(TextDelta):
+    """Text with which the model refuses; a protocol without refusals shows it as text."""
+
+
+@dataclass(slots=True)
 class ReasoningDelta:
     """`signature` and `encrypted` are the provider's own proof; they come with an empty text or its last part."""
 
@@ -47,6 +52,11 @@ class ReasoningDelta:
     index: int = 0
     signature: str | None = None
     encrypted: str | None = None
+
+
+@dataclass(slots=True)
+class SummaryDelta(ReasoningDelta):
+    """A summary of the reasoning, shown in its place; a protocol without summaries shows it as reasoning."""
 
 
 @dataclass(slots=True)

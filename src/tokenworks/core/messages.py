@@ -21,6 +21,11 @@ class Text:
 
 
 @dataclass(slots=True)
+class Refusal(Text):
+    """Text with which the model refused; a protocol without refusals shows it as text."""
+
+
+@dataclass(slots=True)
 class Image:
     """Exactly one of `url` and `data` (base64, with its `media_type`) is set."""
 
@@ -50,11 +55,16 @@ class ToolResult:
 
 @dataclass(slots=True)
 class Thinking:
-    """Reasoning the model showed. `signature` or `encrypted` is the provider's own proof and passes unchanged."""
+    """Reasoning the model showed. `signature` or `encrypted` is the provider's own proof and passes unchanged.
+
+    Where only a summary was shown, `text` is that summary, and `summary` holds its parts. `id` is the provider's.
+    """
 
     text: str = ""
     signature: str | None = None
     encrypted: str | None = None
+    summary: list[str] = field(default_factory=list)
+    id: str | None = None
 
 
 @dataclass(slots=True)
