@@ -89,7 +89,9 @@ def _response_format(wired: wire.ChatRequest) -> ResponseFormat | None:
         case wire.JsonObjectFormat():
             return ResponseFormat()
         case wire.JsonSchemaFormat(json_schema=given):
-            return ResponseFormat(schema=given.schema, name=given.name, strict=given.strict)
+            return ResponseFormat(
+                schema=given.schema, name=given.name, strict=given.strict, description=given.description
+            )
         case _:
             return None
 
@@ -309,5 +311,10 @@ def _encode_format(given: ResponseFormat | None) -> dict[str, Any] | None:
         return None
     if given.schema is None and given.name is None:
         return {"type": "json_object"}
-    described = {"name": given.name or "answer", "schema": given.schema, "strict": given.strict}
+    described = {
+        "name": given.name or "answer",
+        "description": given.description,
+        "schema": given.schema,
+        "strict": given.strict,
+    }
     return {"type": "json_schema", "json_schema": {k: v for k, v in described.items() if v is not None}}

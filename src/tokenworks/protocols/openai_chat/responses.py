@@ -9,6 +9,7 @@ from tokenworks.core.events import (
     Finished,
     FinishReason,
     ReasoningDelta,
+    RefusalDelta,
     Started,
     TextDelta,
     TokenLogprob,
@@ -90,8 +91,10 @@ def read_choice(choice: wire.Choice) -> list[Event]:
         text, thought = _content(delta.content)
         if reasoning := delta.reasoning_content or delta.reasoning or thought:
             events.append(ReasoningDelta(reasoning, index))
-        if text := text or delta.refusal or "":
+        if text:
             events.append(TextDelta(text, index, read_logprobs(choice.logprobs)))
+        if delta.refusal:
+            events.append(RefusalDelta(delta.refusal, index))
         for position, call in enumerate(delta.tool_calls or ()):
             function = call.function or wire.FunctionDelta()
             number = position if call.index is None else call.index
@@ -140,6 +143,7 @@ def encode_logprobs(given: list[TokenLogprob] | None) -> dict[str, Any] | None:
 class _Choice:
     def __init__(self) -> None:
         self.text: list[str] = []
+        self.refusal: list[str] = []
         self.reasoning: list[str] = []
         self.calls: dict[int, dict[str, Any]] = {}
         self.logprobs: list[TokenLogprob] | None = None
@@ -147,6 +151,8 @@ class _Choice:
 
     def add(self, event: Event) -> None:
         match event:
+            case RefusalDelta():
+                self.refusal.append(event.text)
             case TextDelta():
                 self.text.append(event.text)
                 if event.logprobs is not None:
@@ -160,8 +166,12 @@ class _Choice:
                 self.finish = event.reason
 
     def body(self, index: int) -> dict[str, Any]:
-        message: dict[str, Any] = {"role": "assistant", "content": "".join(self.text) or None, "refusal": None}
-        if not self.calls and message["content"] is None:
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": "".join(self.text) or None,
+            "refusal": "".join(self.refusal) or None,
+        }
+        if not self.calls and not self.refusal and message["content"] is None:
             message["content"] = ""
         if self.reasoning:
             message["reasoning_content"] = message["reasoning"] = "".join(self.reasoning)

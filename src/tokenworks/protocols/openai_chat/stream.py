@@ -10,6 +10,7 @@ from tokenworks.core.events import (
     Failed,
     Finished,
     ReasoningDelta,
+    RefusalDelta,
     Started,
     TextDelta,
     ToolCallDelta,
@@ -62,6 +63,8 @@ class StreamWriter:
 
     def feed(self, event: Event) -> bytes:
         match event:
+            case RefusalDelta():
+                return self._chunk(event.index, {"refusal": event.text})
             case TextDelta():
                 return self._chunk(event.index, {"content": event.text}, logprobs=encode_logprobs(event.logprobs))
             case ReasoningDelta():
