@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection
+from dataclasses import replace
 
 from tokenworks.core.errors import UpstreamBroken
 from tokenworks.core.events import Event, Started, UsageReport
@@ -20,7 +21,7 @@ class ChunkReader(ABC):
     def __init__(self, quirks: Collection[str] = ()) -> None:
         self._splitter = Splitter()
         self._started = False
-        self._per_choice = "usage_per_choice" in quirks
+        self._sums = [name for name in ("usage_per_choice", "usage_per_prompt") if name in quirks]
         self._usage: Usage | None = None
 
     @abstractmethod
@@ -53,8 +54,10 @@ class ChunkReader(ABC):
         return [Started(response_id or "", model or "")]
 
     def _report(self, usage: Usage) -> UsageReport:
-        self._usage = add_choice_usage(self._usage, usage) if self._per_choice else usage
-        return UsageReport(self._usage)
+        if self._sums and self._usage is not None:
+            usage = _sum(self._usage, usage, same_prompt="usage_per_prompt" not in self._sums)
+        self._usage = usage
+        return UsageReport(usage)
 
 
 class ChunkRelay(ABC):
@@ -109,19 +112,19 @@ class ChunkRelay(ABC):
 
 
 def payload(block: bytes) -> bytes | None:
-    """The chunk in a block; None for comments, pings and the terminator."""
+    """The chunk in a block; None for comments, pings, the `null` of some hosts and the terminator."""
     data = data_of(block)
-    return None if data is None or data.strip() in (b"", b"[DONE]") else data
+    return None if data is None or data.strip() in (b"", b"[DONE]", b"null") else data
 
 
-def add_choice_usage(earlier: Usage | None, report: Usage) -> Usage:
-    """Hosts that report once per choice repeat the prompt and split the output."""
-    if earlier is None:
-        return report
+def _sum(earlier: Usage, report: Usage, *, same_prompt: bool) -> Usage:
+    """Hosts that report once per choice split the output; choices of one prompt repeat its input."""
+    if same_prompt:
+        report = replace(report, input=0, cached_input=0, cache_write=0)
     return Usage(
-        max(earlier.input, report.input),
-        max(earlier.cached_input, report.cached_input),
-        max(earlier.cache_write, report.cache_write),
+        earlier.input + report.input,
+        earlier.cached_input + report.cached_input,
+        earlier.cache_write + report.cache_write,
         earlier.output + report.output,
         earlier.reasoning + report.reasoning,
     )

@@ -48,7 +48,8 @@ def prepare(
         transform = ForcedTools()
         outgoing = transform.rewrite(request)
     fold = not request.stream and quirks.must_stream(request, odd)
-    relay = Translation(caller, spoken, request, observation, identity, quirks=odd, transform=transform)
+    reading = quirks.for_reading(request, odd)
+    relay = Translation(caller, spoken, request, observation, identity, quirks=reading, transform=transform)
     stream = request.stream or fold
     body = spoken.encode_request(outgoing, model, stream=stream)
     return Prepared(spoken, quirks.rename(body, odd), relay, stream, relay if fold else None)

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import msgspec
 
+from tokenworks.core.errors import InvalidRequest
 from tokenworks.core.messages import ToolMode
 from tokenworks.core.request import Conversation, Prompts, Request
 
@@ -39,6 +40,15 @@ def adapt(request: Request, odd: Set[str]) -> Request:
         honoured = replace(sampling, min_tokens=None, ignore_eos=sampling.ignore_eos or whole)
         return replace(request, sampling=honoured)
     return request
+
+
+def for_reading(request: Request, odd: Set[str]) -> Set[str]:
+    """What the reader of the answer must know. One report per choice is one per prompt when there are several."""
+    if "usage_per_choice" not in odd or not isinstance(request.task, Prompts) or len(request.task.prompts) == 1:
+        return odd
+    if request.n > 1:
+        raise InvalidRequest("This model takes several prompts or several choices, not both at once.", param="n")
+    return odd | {"usage_per_prompt"}
 
 
 def min_tokens_lost(request: Request) -> bool:
