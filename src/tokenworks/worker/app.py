@@ -109,11 +109,13 @@ class Worker:
             await asyncio.sleep(POLL)
 
     async def _in_flight(self) -> int:
-        """A dead engine has nothing running."""
+        """A dead engine has nothing running; one too busy to tell has something."""
         try:
             return await asyncio.wait_for(self._engine.in_flight(), 1.0)
-        except (EngineFailed, TimeoutError):
+        except EngineFailed:
             return 0
+        except TimeoutError:
+            return 1
 
     async def _serve(self, supervisor: Supervisor) -> None:
         """The agent and its engine, until cancelled."""

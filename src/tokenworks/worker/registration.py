@@ -23,7 +23,7 @@ class Registration:
         self._path = f"/internal/v1/replicas/{quote(replica, safe='')}"
         self._model = model
         self._provider = f"local/{engine_name}"
-        self._heard = True
+        self._trouble: str | None = None
 
     async def run(self, engine: Engine, status: Status) -> None:
         while True:
@@ -57,9 +57,12 @@ class Registration:
         }
 
     def _note(self, error: ClientError | None) -> None:
-        """One line when control goes and one when it is back, not one a second."""
-        if error is not None and self._heard:
-            log.warning("control does not take heartbeats: %s; serving goes on", error.message)
-        elif error is None and not self._heard:
+        """One line when something changes: control goes, comes back, or refuses; not one a second."""
+        trouble = error.message if error else None
+        if trouble == self._trouble:
+            return
+        self._trouble = trouble
+        if trouble is None:
             log.info("control takes heartbeats again")
-        self._heard = error is None
+        else:
+            log.warning("control does not take heartbeats: %s; serving goes on", trouble)

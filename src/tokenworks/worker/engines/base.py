@@ -9,11 +9,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from tokenworks.client import Address
+if TYPE_CHECKING:  # the table of engines is read by processes that call nobody
+    from tokenworks.client import Address
 
 Options = TypeVar("Options", bound=msgspec.Struct)
 
@@ -34,7 +35,7 @@ class Setup:
     """
 
     model: str
-    address: Address
+    address: "Address"
     token: str = field(default="", repr=False)
     options: Mapping[str, Any] = field(default_factory=dict)
     context_length: int | None = None
