@@ -1,0 +1,1 @@
+"""OpenAI Responses (https://www.openresponses.org/specification), served and called."""
