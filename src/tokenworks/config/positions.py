@@ -1,7 +1,6 @@
 """Lines of keys in a TOML text. tomllib tells none, and the parsers that do are not among our dependencies.
 
-Expects text that tomllib has accepted, so this scanner only has to find its way, not to judge. In any other text it
-stops where it cannot go on.
+Expects text that tomllib has accepted, so this scanner only has to find its way, not to judge.
 """
 
 import re

@@ -74,11 +74,11 @@ class Cache:
 
     def adopt(self, digest: str, source: str, name: str) -> Path | None:
         """The file with this digest when another source brought it already."""
-        path = self._blob(digest)
-        if not path.is_file():
-            return None
-        self._record(source, name, digest, path.stat().st_size)
-        return path
+        for other, record in self._records().items():
+            if record.sha256 == digest and (found := self.find(other)) is not None:
+                self._record(source, name, digest, found.size)
+                return found.path
+        return None
 
     def place(self, written: Written, source: str, name: str) -> Path:
         blob = self._blob(written.sha256)
@@ -101,12 +101,7 @@ class Cache:
             records = self._records()
             record = records.pop(source)
             self._write(records)
-            if any(other.sha256 == record.sha256 for other in records.values()):
-                return 0
-            blob = self._blob(record.sha256)
-            size = blob.stat().st_size if blob.is_file() else 0
-            blob.unlink(missing_ok=True)
-            return size
+            return self._remove_unused(record.sha256, records)
 
     def partial(self, source: str) -> Path:
         folder = self._root / "partial" / _slug(source)
@@ -136,9 +131,20 @@ class Cache:
     def _record(self, source: str, name: str, digest: str, size: int) -> None:
         with self._lock("index"):
             records = self._records()
-            names = {name, *(records[source].names if source in records else ())}
+            before = records.get(source)
+            names = {name, *(before.names if before else ())}
             records[source] = _Record(digest, size, sorted(names))
             self._write(records)
+            if before:
+                self._remove_unused(before.sha256, records)
+
+    def _remove_unused(self, digest: str, records: dict[str, _Record]) -> int:
+        blob = self._blob(digest)
+        if any(record.sha256 == digest for record in records.values()) or not blob.is_file():
+            return 0
+        size = blob.stat().st_size
+        blob.unlink()
+        return size
 
     def _write(self, records: dict[str, _Record]) -> None:
         text = msgspec.json.format(msgspec.json.encode(_Index(1, records)))

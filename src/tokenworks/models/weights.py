@@ -35,17 +35,18 @@ def fetch(entry: Entry, cache_dir: Path, progress: Progress | None = None) -> Pa
 
 
 def cached(cache_dir: Path) -> list[Cached]:
-    return Cache(cache_dir).all()
+    with _storage(cache_dir):
+        return Cache(cache_dir).all()
 
 
 def remove(name: str, cache_dir: Path) -> int:
     """Remove what was pulled under this name (or from this source). Returns the bytes freed."""
     cache = Cache(cache_dir)
-    known = cache.sources()
-    matches = [source for source, names in known.items() if name == source or name in names]
-    if not matches:
-        raise UnknownModel(name, set().union(*known.values()), where=f"the cache {cache_dir}")
     with _storage(cache_dir):
+        known = cache.sources()
+        matches = [source for source, names in known.items() if name == source or name in names]
+        if not matches:
+            raise UnknownModel(name, set().union(*known.values()), where=f"the cache {cache_dir}")
         return sum(cache.forget(source) for source in matches)
 
 

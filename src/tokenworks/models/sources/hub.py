@@ -58,6 +58,11 @@ class HubFile:
         with self._errors():
             url = file_download.hf_hub_url(self.repo, self.file, revision=self.revision)
             metadata = file_download.get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        if (metadata.size or 0) > constants.MAX_HTTP_DOWNLOAD_SIZE:
+            raise SourceUnreachable(
+                f"hf:{self.repo}/{self.file} is larger than the hub serves over plain HTTP",
+                f"Run 'hf download {self.repo} {self.file}' and use that file with file:.",
+            )
         part = _part(folder, metadata.etag or "", metadata.size)
         if metadata.size is not None:
             begun = part.stat().st_size if part.exists() else 0
@@ -121,11 +126,15 @@ class HubFile:
             raise Interrupted(
                 f"the download of {what} broke off ({error})", "Pull again: it goes on where it was."
             ) from error
-        except httpx2.TransportError as error:
+        except httpx2.HTTPError as error:
             raise SourceUnreachable(
                 f"{constants.ENDPOINT} cannot be reached ({error})",
                 "Check the network, or set HF_ENDPOINT to a mirror that can be reached.",
             ) from error
+        except OSError as error:
+            if error.errno is not None:
+                raise  # the disk's, not the library's
+            raise Interrupted(f"the download of {what} ended early", "Pull again: it goes on where it was.") from error
 
 
 def _part(folder: Path, etag: str, size: int | None) -> Path:

