@@ -152,8 +152,9 @@ def test_provider_names_stay_in_their_place() -> None:
 @pytest.mark.parametrize("protocol", sorted(PROTOCOLS))
 def test_every_protocol_has_its_files_a_recording_and_a_page(protocol: str) -> None:
     folder = SOURCE / "protocols" / protocol
-    for verb in ("types", "requests", "stream", "codec"):
+    for verb in ("types", "requests", "codec"):
         assert (folder / f"{verb}.py").exists(), f"protocols/{protocol} has no {verb}.py"
+    assert any((folder / f"{verb}.py").exists() for verb in ("stream", "responses")), f"protocols/{protocol} answers not"
     recorded = ROOT / "tests" / "recorded" / protocol
     assert list(recorded.glob("*")), f"tests/recorded/{protocol} has no specimen"
     assert protocol in (ROOT / "docs" / "protocols.md").read_text()

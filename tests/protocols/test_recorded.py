@@ -1,7 +1,7 @@
 """Specimens of every protocol, through its codec: the bytes of a host in, golden events out, however they are cut.
 
 tests/recorded/<protocol>/NAME.stream     the body of a streamed answer
-                          NAME.response   the body of a whole answer with the same meaning
+                          NAME.response   the body of a whole answer with the same meaning; alone where nothing streams
                           NAME.events.json   what both become, neighbouring deltas joined (tokenworks' own form)
                           NAME.request.json  a caller's body: decoded, encoded and decoded again it must be the same
 """
@@ -80,6 +80,10 @@ def without_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted((row for row in rows if row["event"] != "Started"), key=lambda row: json.dumps(row, sort_keys=True))
 
 
+def serves(protocol: str) -> bool:
+    return bool(list((RECORDED / protocol).glob("*.request.json")))
+
+
 @pytest.mark.parametrize("path", STREAMS, ids=label)
 def test_a_stream_becomes_its_golden_events(path: Path) -> None:
     assert plain(read(path.parent.name, [path.read_bytes()])) == golden(path)
@@ -123,8 +127,12 @@ def test_written_again_a_stream_and_its_fold_lose_nothing(path: Path) -> None:
     assert without_order(plain(folded)) == without_order(golden(path))
 
 
-def serves(protocol: str) -> bool:
-    return bool(list((RECORDED / protocol).glob("*.request.json")))
+@pytest.mark.parametrize("path", [path for path in RESPONSES if serves(path.parent.name)], ids=label)
+def test_written_again_a_whole_answer_loses_nothing(path: Path) -> None:
+    spoken = codec(path.parent.name)
+    events = spoken.read_response(path.read_bytes())
+    again = spoken.read_response(spoken.encode_response(request_for(path.parent.name), events, "id-1", 1))
+    assert without_order(plain(again)) == without_order(golden(path))
 
 
 def request_for(protocol: str) -> Request:

@@ -11,6 +11,9 @@ from tokenworks.protocols.base import Codec
 PROTOCOLS = {
     "openai_chat": "tokenworks.protocols.openai_chat.codec:CODEC",
     "openai_completions": "tokenworks.protocols.openai_completions.codec:CODEC",
+    "openai_embeddings": "tokenworks.protocols.openai_embeddings.codec:CODEC",
+    "rerank": "tokenworks.protocols.rerank.codec:CODEC",
+    "openai_responses": "tokenworks.protocols.openai_responses.codec:CODEC",
     "worker": "tokenworks.protocols.worker.codec:CODEC",
 }
 

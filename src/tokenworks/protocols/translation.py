@@ -1,11 +1,12 @@
 """From one protocol to another: upstream bytes -> neutral events -> the caller's bytes."""
 
 from collections.abc import Callable, Collection
+from functools import cached_property
 
 from tokenworks.core.errors import UpstreamBroken
-from tokenworks.core.events import Event
-from tokenworks.core.request import Request
-from tokenworks.protocols.base import Codec, Observation
+from tokenworks.core.events import Event, Vector
+from tokenworks.core.request import Embeddings, Request
+from tokenworks.protocols.base import Codec, Observation, StreamReader, StreamWriter
 
 
 class Translation:
@@ -27,16 +28,22 @@ class Translation:
         quirks: Collection[str] = (),
         transform: Callable[[list[Event]], list[Event]] | None = None,
     ) -> None:
-        response_id, created = identity
         self.observation = observation
         self._caller = caller
         self._request = request
         self._identity = identity
-        self._reader = upstream.stream_reader(quirks)
-        self._writer = caller.stream_writer(request, response_id, created)
         self._upstream = upstream
+        self._quirks = quirks
         self._transform = transform
         self._events: list[Event] = []
+
+    @cached_property
+    def _reader(self) -> StreamReader:
+        return self._upstream.stream_reader(self._quirks)
+
+    @cached_property
+    def _writer(self) -> StreamWriter:
+        return self._caller.stream_writer(self._request, *self._identity)
 
     def feed(self, chunk: bytes) -> bytes:
         return b"".join([self._writer.feed(event) for event in self._seen(self._reader.feed(chunk))])
@@ -51,7 +58,9 @@ class Translation:
             events = self._upstream.read_response(body)
         except ValueError as error:
             raise UpstreamBroken(f"The upstream's answer is not valid: {error}") from error
-        return self._encode(self._seen(events))
+        events = self._seen(events)
+        require_vectors(self._request, sum(isinstance(event, Vector) for event in events))
+        return self._encode(events)
 
     def collect(self, chunk: bytes) -> None:
         self._events += self._seen(self._reader.feed(chunk))
@@ -81,3 +90,9 @@ def require_finish(observation: Observation) -> None:
     """A stream that ends without a finish was cut: never pass it off as complete."""
     if not observation.finish_reasons:
         raise UpstreamBroken("The upstream's stream ended before it was finished.")
+
+
+def require_vectors(request: Request, count: int) -> None:
+    """An answer with fewer vectors than inputs is not complete."""
+    if isinstance(request.task, Embeddings) and count != len(request.task.inputs):
+        raise UpstreamBroken(f"The upstream answered {count} vectors for {len(request.task.inputs)} inputs.")

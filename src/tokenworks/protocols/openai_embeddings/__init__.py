@@ -1,0 +1,1 @@
+"""OpenAI embeddings (https://platform.openai.com/docs/api-reference/embeddings), served and called."""

@@ -1,0 +1,1 @@
+"""Rerank as Together, Cohere, Jina and vLLM have it in common, served and called."""

@@ -1,0 +1,30 @@
+"""The codec object: this protocol's verbs under the names of protocols.base.Codec."""
+
+from tokenworks.core.request import Request, Rerank
+from tokenworks.protocols.base import Codec, Observation
+from tokenworks.protocols.openai_chat import errors
+from tokenworks.protocols.rerank import requests, responses
+from tokenworks.protocols.whole import WholeOnly
+
+
+class RerankCodec(WholeOnly):
+    name = requests.NAME
+    path = "/rerank"
+    tasks: tuple[type, ...] = (Rerank,)
+
+    decode_request = staticmethod(requests.decode_request)
+    encode_request = staticmethod(requests.encode_request)
+    rewrite_request = staticmethod(requests.rewrite_request)
+    encode_response = staticmethod(responses.encode_response)
+    read_response = staticmethod(responses.read_response)
+    encode_error = staticmethod(errors.encode_error)
+    read_error = staticmethod(errors.read_error)
+
+    def passthrough(self, request: Request, observation: Observation) -> responses.Passthrough:
+        return responses.Passthrough(request, observation)
+
+    def response_id(self, request_id: str) -> str:
+        return f"rerank-{request_id}"
+
+
+CODEC: Codec = RerankCodec()
