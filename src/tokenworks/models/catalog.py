@@ -6,7 +6,6 @@ Knows what an entry may say, not how its weights are fetched.
 import difflib
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -82,8 +81,7 @@ def load_catalog(extra_paths: Iterable[Path] = ()) -> Catalog:
     A table with the name of an earlier entry replaces it when it sets `source`; otherwise it changes only the keys it
     names, so that a new licence or option needs one line and a new file never keeps the old file's checksum.
     """
-    shipped = resources.files(__package__).joinpath("catalog.toml")
-    tables = _tables(shipped.read_text(encoding="utf-8"), "catalog.toml")
+    tables = _tables(_read(Path(__file__).with_name("catalog.toml")), "catalog.toml")
     entries = {name: _entry(name, table, "catalog.toml") for name, table in tables.items()}
     for path in extra_paths:
         for name, table in _tables(_read(path), str(path)).items():
