@@ -201,6 +201,11 @@ def test_known_providers_need_no_table_and_can_be_changed() -> None:
     assert "nearest is 'shipped'" in problems(target.replace("shipped", "shiped"), known_providers=known)[0]
 
 
+def test_a_plane_that_knows_no_engines_takes_any() -> None:
+    text = '[models.m]\nengine = "of-another-plane"'
+    assert parse(text, file="t.toml", protocols=(), engines=None).models["m"].engine == "of-another-plane"
+
+
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     def said(path: Path) -> str:
         with pytest.raises(ConfigError) as caught:
