@@ -13,7 +13,7 @@ from tokenworks.gateway.routing.plan import plan
 from tokenworks.gateway.upstreams.http import Answer, Upstreams
 from tokenworks.gateway.upstreams.prepare import Prepared, prepare, without_effect
 from tokenworks.gateway.upstreams.watchdog import Watchdog
-from tokenworks.protocols.base import Codec
+from tokenworks.protocols.base import Codec, Failing
 from tokenworks.protocols.translation import Translation
 from tokenworks.snapshot.records import UpstreamRecord
 from tokenworks.snapshot.subscriber import Subscriber
@@ -111,6 +111,7 @@ class Pipeline:
         async def start() -> None:
             await exchange.start_stream(codec.stream_content_type, headers)
 
+        exchange.tell_failure = prepared.relay.fail if isinstance(prepared.relay, Failing) else None
         exchange.keep_alive(self._limits.keep_alive, codec.stream_comment, start)
         seen = 0
         async for chunk in answer.chunks():

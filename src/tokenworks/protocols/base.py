@@ -7,7 +7,7 @@ same `Observation` what went by, and that is all the meter ever reads.
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from tokenworks.core.errors import TokenworksError
 from tokenworks.core.events import Event, Failed, Finished, ReasoningDelta, TextDelta, ToolCallDelta, UsageReport
@@ -70,6 +70,15 @@ class StreamWriter(Protocol):
     def feed(self, event: Event) -> bytes: ...
 
     def close(self) -> bytes: ...
+
+
+@runtime_checkable
+class Failing(Protocol):
+    """A writer or relay whose stream must say in its own terms that it broke: it repeats what it already said.
+
+    Where one is not, the codec's `encode_stream_error` says it."""
+
+    def fail(self, error: TokenworksError) -> bytes: ...
 
 
 class Codec(Protocol):

@@ -85,7 +85,8 @@ class Edge:
         if not isinstance(error, CallerError):
             log.warning("request failed", request_id=exchange.request_id, code=error.code, message=error.message)
         if exchange.started:
-            await exchange.write(codec.encode_stream_error(error))
+            tell = exchange.tell_failure or codec.encode_stream_error
+            await exchange.write(tell(error))
             await exchange.finish()
             return
         headers = [

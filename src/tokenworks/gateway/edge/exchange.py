@@ -5,7 +5,7 @@ import os
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from tokenworks.core.errors import InvalidRequest, RequestTooLarge
+from tokenworks.core.errors import InvalidRequest, RequestTooLarge, TokenworksError
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -31,6 +31,8 @@ class Exchange:
         self.status = 0
         self.notes: dict[str, Any] = {}
         """What the log line of this request says about it: never prompt or answer text."""
+        self.tell_failure: Callable[[TokenworksError], bytes] | None = None
+        """How the stream that is under way says that it broke, where its codec alone cannot."""
         self._read = False
         self._finished = False
         self._last_write = 0.0

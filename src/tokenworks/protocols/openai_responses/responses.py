@@ -218,9 +218,9 @@ def _unchanging(request: Request) -> dict[str, Any]:
         "frequency_penalty": sampling.frequency_penalty or 0.0,
         "top_logprobs": request.top_logprobs,
         "text": {"format": write_format(request.response_format), **({"verbosity": verbosity} if verbosity else {})},
-        "tool_choice": msgspec.Raw(options["tool_choice"]) if "tool_choice" in options else named or mode,
+        "tool_choice": one_line(options["tool_choice"]) if "tool_choice" in options else named or mode,
         "tools": [
-            msgspec.Raw(tool.raw) if isinstance(tool, Foreign) else write_tool(tool, strict=True)
+            one_line(tool.raw) if isinstance(tool, Foreign) else write_tool(tool, strict=True)
             for tool in options.get("tools", ())
         ],
         "truncation": options.get("truncation", "disabled"),
@@ -231,6 +231,11 @@ def _unchanging(request: Request) -> dict[str, Any]:
         "prompt_cache_key": options.get("prompt_cache_key"),
         "usage": None,
     }
+
+
+def one_line(raw: bytes) -> msgspec.Raw:
+    """JSON of the caller's own writing, fit for a line of a stream."""
+    return msgspec.Raw(msgspec.json.format(raw, indent=-1))
 
 
 def encode_response(request: Request, events: list[Event], response_id: str, created: int) -> bytes:

@@ -33,6 +33,7 @@ from tokenworks.protocols.openai_responses.responses import (
     failure,
     finish_reason,
     logprobs,
+    one_line,
     proof,
     read_item,
     read_usage,
@@ -239,7 +240,7 @@ class Passthrough:
         if not self._response:
             return encode_stream_error(error)
         failed = {"code": error.code, "message": error.message}
-        response = {**top_level(self._response), "status": "failed", "error": failed}
+        response = {**top_level(bytes(one_line(self._response))), "status": "failed", "error": failed}
         return encode_event("response.failed", self._sequence + 1, {"response": response})
 
     def _forward(self, block: bytes) -> bytes:
