@@ -31,18 +31,19 @@ def label(path: Path) -> str:
 
 
 def joined(events: list[Event]) -> list[Event]:
-    """Neighbouring deltas of the same thing as one; the last usage report only."""
+    """Neighbouring deltas of the same thing as one, up to the proof that ends a thought; the last usage report only."""
     out: list[Event] = []
     last_usage = max((i for i, event in enumerate(events) if isinstance(event, UsageReport)), default=-1)
     for position, event in enumerate(events):
         before = out[-1] if out else None
         if isinstance(event, UsageReport) and position != last_usage:
             continue
-        if isinstance(event, TextDelta) and isinstance(before, TextDelta) and before.index == event.index:
+        if type(event) is type(before) and isinstance(event, TextDelta) and before.index == event.index:
             logprobs = None if event.logprobs is None else (before.logprobs or []) + event.logprobs
-            out[-1] = TextDelta(before.text + event.text, event.index, logprobs)
-        elif isinstance(event, ReasoningDelta) and isinstance(before, ReasoningDelta) and before.index == event.index:
-            out[-1] = ReasoningDelta(before.text + event.text, event.index, event.signature or before.signature)
+            out[-1] = dataclasses.replace(before, text=before.text + event.text, logprobs=logprobs)
+        elif isinstance(event, ReasoningDelta) and isinstance(before, ReasoningDelta) and same_thought(before, event):
+            proof = {"signature": event.signature, "encrypted": event.encrypted}
+            out[-1] = dataclasses.replace(before, text=before.text + event.text, **proof)
         elif (
             isinstance(event, ToolCallDelta)
             and isinstance(before, ToolCallDelta)
@@ -52,6 +53,11 @@ def joined(events: list[Event]) -> list[Event]:
         else:
             out.append(event)
     return out
+
+
+def same_thought(before: ReasoningDelta, event: ReasoningDelta) -> bool:
+    ended = before.signature is not None or before.encrypted is not None
+    return before.index == event.index and not ended and (type(before) is type(event) or not event.text)
 
 
 def plain(events: list[Event]) -> list[dict[str, Any]]:

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Collection
 from functools import cached_property
 
-from tokenworks.core.errors import UpstreamBroken
+from tokenworks.core.errors import TokenworksError, UpstreamBroken
 from tokenworks.core.events import Event, Vector
 from tokenworks.core.request import Embeddings, Request
-from tokenworks.protocols.base import Codec, Observation, StreamReader, StreamWriter
+from tokenworks.protocols.base import Codec, Failing, Observation, StreamReader, StreamWriter
 
 
 class Translation:
@@ -52,6 +52,12 @@ class Translation:
         tail = b"".join([self._writer.feed(event) for event in self._seen(self._reader.close())])
         self._require_finish()
         return tail + self._writer.close()
+
+    def fail(self, error: TokenworksError) -> bytes:
+        """What a stream that already began says before it closes."""
+        if isinstance(self._writer, Failing):
+            return self._writer.fail(error)
+        return self._caller.encode_stream_error(error)
 
     def whole(self, body: bytes) -> bytes:
         try:
