@@ -222,6 +222,29 @@ def running() -> Callable[[int], bool]:
 
 
 @pytest.fixture
+def free_tcp_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def http_call() -> Callable[..., tuple[int, bytes]]:
+    """Over TCP, with a bearer token; waits until somebody listens."""
+
+    def once(base: str, method: str, target: str, token: str, body: Any = None) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection(base.removeprefix("http://"), timeout=PATIENCE)
+        try:
+            headers = {"authorization": f"Bearer {token}"} if token else {}
+            connection.request(method, target, None if body is None else json.dumps(body), headers)
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
+
+    return lambda *arguments: until(lambda: once(*arguments))
+
+
+@pytest.fixture
 def control(home: Path) -> Iterator[FakeControl]:
     fake = FakeControl(home / "c.sock")
     fake.start()
@@ -255,6 +278,16 @@ def start(home: Path) -> Iterator[Callable[..., WorkerProcess]]:
         if worker.process.poll() is None:
             worker.process.kill()
             worker.process.wait()
+
+
+@pytest.fixture(scope="session")
+def shared_echo() -> Iterator[WorkerProcess]:
+    """One echo worker for the tests that leave it as it was."""
+    with tempfile.TemporaryDirectory(prefix="tw-") as directory:
+        worker = WorkerProcess(Path(directory), "--model", "m", "--engine", "echo", "--option", "rate=200")
+        worker.until_state("ready")
+        yield worker
+        worker.stop()
 
 
 @pytest.fixture(scope="session")

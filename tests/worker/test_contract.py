@@ -1,5 +1,6 @@
 """What every kind of engine must do for its worker, told once: health, state, restart, drain, failing starts."""
 
+import contextlib
 import http.client
 import os
 import re
@@ -16,9 +17,11 @@ LONG = " ".join(str(number) for number in range(40))
 
 
 class Echo:
-    arguments = ("--model", "m", "--engine", "echo", "--option", "rate=25")
     path = "/worker/v1/generate"
-    body = {"messages": [{"role": "user", "content": LONG}], "max_tokens": 40}
+
+    def __init__(self) -> None:
+        self.arguments = ("--model", "m", "--engine", "echo", "--option", "rate=25")
+        self.body = {"messages": [{"role": "user", "content": LONG}], "max_tokens": 40}
 
     @staticmethod
     def socket(worker: Any) -> Path:
@@ -39,11 +42,11 @@ class Echo:
 
 class LlamaServer:
     path = "/v1/completions"
-    body = {"prompt": "Once upon a time", "max_tokens": 80, "ignore_eos": True, "stream": True}
 
     def __init__(self, weights: Path) -> None:
         self.arguments = ("--model", "m", "--engine", "llama_server", "--weights", f"file:{weights}")
         self.arguments += ("--option", "slots=4", "--option", "context=1024")
+        self.body = {"prompt": "Once upon a time", "max_tokens": 80, "ignore_eos": True, "stream": True}
 
     @staticmethod
     def socket(worker: Any) -> Path:
@@ -187,7 +190,5 @@ def _until_logged(worker: Any, text: str) -> str:
 
 
 def _ignoring_cuts(work: Callable[[], object]) -> None:
-    try:
+    with contextlib.suppress(http.client.HTTPException, OSError):
         work()
-    except (http.client.HTTPException, OSError):
-        pass

@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import os
+import re
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -153,9 +154,9 @@ def _seconds(option: str, given: argparse.Namespace) -> float:
 
 
 def _identity(model: str, listen: Address) -> str:
-    """The same after a restart, and another for every other worker."""
+    """The same after a restart, and another for every other worker; in the characters control takes in an id."""
     digest = hashlib.sha256(f"{socket.gethostname()} {listen}".encode()).hexdigest()[:12]
-    return f"{model}-{digest}"
+    return f"{re.sub('[^A-Za-z0-9._-]+', '-', model)[:100]}-{digest}"
 
 
 def _cache_dir(given: str | None, environment: Mapping[str, str]) -> Path:

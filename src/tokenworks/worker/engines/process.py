@@ -16,7 +16,8 @@ from pathlib import Path
 KEPT_LINES = 50
 SHOWN_LINES = 3
 LONGEST_LINE = 4096
-GRACE = 5.0
+GRACE = 3.0
+"""Seconds between asking and forcing."""
 _PR_SET_PDEATHSIG = 1
 
 
