@@ -31,7 +31,11 @@ from tokenworks.snapshot.subscriber import Subscriber
 from tokenworks.telemetry.logs import configure
 from tokenworks.telemetry.metrics import Metrics
 
-SURFACES = {"/v1/chat/completions": "openai_chat", "/v1/completions": "openai_completions"}
+SURFACES = {
+    "/v1/chat/completions": "openai_chat",
+    "/v1/completions": "openai_completions",
+    "/v1/responses": "openai_responses",
+}
 
 log = logging.getLogger("tokenworks.gateway")
 
