@@ -5,12 +5,10 @@ Knows signals, exit codes and back-off; does not know what the process is for.
 
 import asyncio
 import contextlib
-import ctypes
 import logging
 import logging.handlers
 import os
 import signal
-import sys
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -18,6 +16,7 @@ from pathlib import Path
 
 from tokenworks.serve.terminal import Terminal
 from tokenworks.worker.backoff import Backoff
+from tokenworks.worker.engines.process import die_with_parent
 
 CANNOT_START = 2
 """The exit code by which a process says that starting it again will not help."""
@@ -26,9 +25,6 @@ LOG_BYTES = 10_000_000
 LOG_FILES = 3
 KEPT_LINES = 20
 LONGEST_LINE = 1 << 16
-
-_PR_SET_PDEATHSIG = 1
-_prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
 
 class CannotStart(Exception):
@@ -88,7 +84,9 @@ class Child:
     async def stop(self, grace: float) -> None:
         """Ask the process to end; after `grace` seconds end it, and everything it started."""
         self._stopping.set()
-        self._signal(signal.SIGTERM)
+        if self.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGTERM)  # asyncio's send_signal would reap it and lose its exit code
         try:
             await asyncio.wait_for(self._ended.wait(), grace)
         except TimeoutError:
@@ -134,13 +132,8 @@ class Child:
             stdout=output,
             stderr=output,
             start_new_session=True,  # a Ctrl-C at the terminal reaches the supervisor only, which stops in order
-            preexec_fn=lambda: _die_with(supervisor),
+            preexec_fn=lambda: die_with_parent(supervisor),
         )
-
-    def _signal(self, number: signal.Signals) -> None:
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(number)
 
     async def _listen(self, pipe: int) -> None:
         output, rest = asyncio.StreamReader(), b""
@@ -170,14 +163,6 @@ class Child:
 
     def _write(self, line: str) -> None:
         self._log.handle(logging.makeLogRecord({"msg": line}))
-
-
-def _die_with(supervisor: int) -> None:
-    """Runs in the new process before its program: end when the supervisor ends, even by kill -9 (Linux only)."""
-    if _prctl is not None:
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != supervisor:  # it died before the line above
-            os._exit(1)
 
 
 def _log_file(path: Path) -> logging.Handler:
