@@ -15,6 +15,8 @@ from tokenworks.snapshot.subscriber import Subscriber
 from tokenworks.telemetry.metrics import CONTENT_TYPE, Metrics
 
 REMEMBER_SECONDS = 2.0
+REMEMBER_FAILURE_SECONDS = 0.2
+"""Who waits for the start wants to know at once; a failing probe still costs little at five a second."""
 _ENCODE = msgspec.json.Encoder().encode
 
 
@@ -34,7 +36,8 @@ class Health:
 
     async def readyz(self, exchange: Exchange) -> None:
         async with self._lock:
-            if time.monotonic() - self._checked > REMEMBER_SECONDS:
+            remember = REMEMBER_SECONDS if self._model.get("ok") else REMEMBER_FAILURE_SECONDS
+            if time.monotonic() - self._checked > remember:
                 self._model = await self._default_model()
                 self._checked = time.monotonic()
         snapshot, journal = self._snapshot, self._journal
