@@ -270,6 +270,7 @@ def state_for(port: int, revision: int = 1, **changes: Any) -> State:
     limits = LimitsRecord(connect=1.0, first_token=1.5, idle=1.0, total=6.0)
     upstream = UpstreamRecord("upstream-a", "upstream-a", ("openai_chat",), f"http://127.0.0.1:{port}/v1", **changes)
     texts = UpstreamRecord("upstream-t", "upstream-t", ("openai_completions",), f"http://127.0.0.1:{port}/v1")
+    answers = UpstreamRecord("upstream-r", "upstream-r", ("openai_responses",), f"http://127.0.0.1:{port}/v1")
     refused = UpstreamRecord("upstream-z", "upstream-z", ("openai_chat",), "http://127.0.0.1:9/v1")
     starting = UpstreamRecord(
         "replica-1",
@@ -285,6 +286,7 @@ def state_for(port: int, revision: int = 1, **changes: Any) -> State:
         ModelRecord("assistant", 1, (TargetRecord("upstream-a", "model-1"),), limits, price, default=True),
         ModelRecord("org/with/slashes", 1, (TargetRecord("upstream-a", "model-2"),), limits),
         ModelRecord("texts", 1, (TargetRecord("upstream-t", "model-t"),), limits),
+        ModelRecord("answers", 1, (TargetRecord("upstream-r", "model-r"),), limits, price),
         ModelRecord("down", 1, (TargetRecord("upstream-z", "model-z"),), limits),
         ModelRecord(
             "rescued", 1, (TargetRecord("upstream-z", "model-z"), TargetRecord("upstream-a", "model-1")), limits, price
@@ -297,7 +299,8 @@ def state_for(port: int, revision: int = 1, **changes: Any) -> State:
         key_record(LIMITED_KEY, models=("texts",)),
         key_record(EXPIRED_KEY, expires_at=1_000_000_000),
     ]
-    return State.of(revision=revision, keys=keys, models=models, upstreams=[upstream, texts, refused, starting])
+    upstreams = [upstream, texts, answers, refused, starting]
+    return State.of(revision=revision, keys=keys, models=models, upstreams=upstreams)
 
 
 @contextlib.contextmanager
