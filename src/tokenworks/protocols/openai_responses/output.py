@@ -81,9 +81,12 @@ class Output:
             self._open = None
 
     def _reason(self, event: ReasoningDelta) -> None:
+        kind = "summary_text" if isinstance(event, SummaryDelta) else "reasoning_text"
+        if event.text and self._open is not None and self._open.holds_finished(kind):
+            self._close_open()
         item = self._item("reasoning")
         if event.text:
-            item.write("summary_text" if isinstance(event, SummaryDelta) else "reasoning_text", event.text)
+            item.write(kind, event.text)
         if event.encrypted or event.signature:
             item.body["encrypted_content"] = event.encrypted or f"{SIGNATURE}{event.signature}"
             self._close_open()
@@ -125,6 +128,9 @@ class _Parts:
             delta["logprobs"] = _logprobs(logprobs) if logprobs else []
             self._logprobs += delta["logprobs"]
         self._emit(_PARTS[kind][3] + ".delta", delta)
+
+    def holds_finished(self, kind: str) -> bool:
+        return kind != self._kind and bool(self.body.get(_PARTS[kind][0]))
 
     def close(self, status: str) -> None:
         self._end_part()

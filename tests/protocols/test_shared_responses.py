@@ -1,0 +1,139 @@
+"""Every real exchange of the Responses API, of any host, read where it lies and never copied: its request is accepted
+and survives its neutral form, its answer becomes events, its stream tells what its last event repeats."""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tokenworks.core.errors import TokenworksError
+from tokenworks.core.events import Event, Finished, ReasoningDelta, Started, TextDelta, ToolCallDelta, UsageReport
+from tokenworks.protocols import codec
+from tokenworks.protocols.base import Observation
+
+RECORDED = Path(__file__).parents[3] / "shared" / "data" / "recorded"
+RESPONSES = codec("openai_responses")
+
+pytestmark = pytest.mark.skipif(not RECORDED.exists(), reason=f"the recorded exchanges are not at {RECORDED}")
+
+
+@cache
+def exchanges() -> dict[str, Any]:
+    """Calls of the response object itself; counting tokens and compacting are other endpoints."""
+    found = {}
+    for path in sorted(RECORDED.glob("*/*.json")):
+        exchange = json.loads(path.read_text())
+        words = exchange["request"]["path"].partition("?")[0].split("/")
+        if "responses" in words and words[-1] not in ("compact", "input_tokens"):
+            found[f"{path.parent.name}/{path.name}"] = exchange
+    return found
+
+
+def answers(kind: type) -> dict[str, Any]:
+    return {
+        name: exchange["response"]["body"]
+        for name, exchange in exchanges().items()
+        if exchange["response"]["status"] == 200 and isinstance(exchange["response"]["body"], kind)
+    }
+
+
+def told(events: list[Event]) -> dict[Any, Any]:
+    """What the caller learns, whatever the order and the pieces."""
+    out: dict[Any, Any] = {"text": "", "thoughts": "", "calls": {}, "end": None, "usage": None}
+    for event in events:
+        match event:
+            case TextDelta():
+                out["text"] += event.text
+            case ReasoningDelta():
+                out["thoughts"] += event.text
+            case ToolCallDelta():
+                call = out["calls"].setdefault(event.call, {"id": event.id, "name": event.name, "arguments": ""})
+                call["arguments"] += event.arguments
+            case Finished():
+                out["end"] = event.reason
+            case UsageReport():
+                out["usage"] = event.usage
+    return out
+
+
+def test_there_is_something_to_read() -> None:
+    assert len(exchanges()) > 200
+    assert {name.partition("/")[0] for name in exchanges()} >= {"openai", "azure", "deepseek", "openrouter"}
+
+
+def test_every_request_is_accepted_and_survives_its_neutral_form() -> None:
+    carried = ("task", "sampling", "response_format", "max_output_tokens", "logprobs", "stream", "reasoning", "user")
+    accepted = 0
+    for name, exchange in exchanges().items():
+        if not isinstance(exchange["request"]["body"], dict):
+            continue
+        first = RESPONSES.decode_request(json.dumps(exchange["request"]["body"]).encode())
+        again = RESPONSES.decode_request(RESPONSES.encode_request(first, first.model, stream=first.stream))
+        for member in carried:
+            assert getattr(again, member) == getattr(first, member), f"{name}: {member}"
+        accepted += 1
+    assert accepted > 190
+
+
+def test_every_request_reaches_a_chat_upstream_or_is_refused_by_name() -> None:
+    reached = 0
+    for name, exchange in exchanges().items():
+        if not isinstance(exchange["request"]["body"], dict):
+            continue
+        request = RESPONSES.decode_request(json.dumps(exchange["request"]["body"]).encode())
+        try:
+            codec("openai_chat").encode_request(request, "m", stream=request.stream)
+            reached += 1
+        except TokenworksError as error:
+            assert error.status == 400 and error.param and "'" in error.message, name
+    assert reached > 100
+
+
+def test_every_whole_answer_becomes_events() -> None:
+    unfinished = 0
+    for name, body in answers(dict).items():
+        encoded = json.dumps(body).encode()
+        if body["status"] in ("queued", "in_progress"):
+            unfinished += 1
+            with pytest.raises(ValueError, match="not a finished"):
+                RESPONSES.read_response(encoded)
+            continue
+        events = RESPONSES.read_response(encoded)
+        text = "".join(
+            part.get("text") or part.get("refusal") or ""
+            for item in body["output"]
+            if item["type"] == "message"
+            for part in item["content"]
+        )
+        assert isinstance(events[0], Started), name
+        assert told(events)["text"] == text, name
+        calls = [item["arguments"] for item in body["output"] if item["type"] == "function_call"]
+        assert [call["arguments"] for call in told(events)["calls"].values()] == calls, name
+        assert told(events)["end"] is not None, name
+        if body.get("usage"):
+            assert told(events)["usage"].prompt == body["usage"]["input_tokens"], name
+    assert unfinished < 10
+
+
+def test_every_stream_tells_what_its_last_event_repeats() -> None:
+    for name, text in answers(str).items():
+        last = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")][-1]
+        reader = RESPONSES.stream_reader()
+        events = [event for at in range(0, len(text), 997) for event in reader.feed(text[at : at + 997].encode())]
+        whole = RESPONSES.read_response(json.dumps(last["response"]).encode())
+        assert told(events + reader.close()) == told(whole), name
+
+
+def test_every_stream_passes_through_in_one_dress() -> None:
+    for name, text in answers(str).items():
+        request = RESPONSES.decode_request(b'{"model":"m","input":"Hi","stream":true}')
+        relay = RESPONSES.passthrough(request, Observation())
+        passed = (relay.feed(text.encode()) + relay.close()).decode()
+        said = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]
+        blocks = passed.removesuffix("\n\n").split("\n\n")
+        assert [json.loads(block.partition("\ndata: ")[2]) for block in blocks] == said, name
+        assert [block.partition("\n")[0] for block in blocks] == [f"event: {event['type']}" for event in said], name
+        assert relay.observation.usage is not None, name
+        assert relay.observation.finish_reasons, name
