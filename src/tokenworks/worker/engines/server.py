@@ -68,14 +68,24 @@ class ServerEngine(Engine):
             self._child = None
 
     async def _until_it_answers(self) -> None:
-        """A refused connection means not yet; the child's end is someone else's to notice."""
+        """A refused connection means not yet; the child's end is someone else's to notice.
+
+        Callers may be there before us: our probe then waits behind them, and their first token is as good a proof.
+        """
         while True:
+            probe = asyncio.create_task(self.probe())
             try:
-                await self.probe()
+                while not probe.done() and not await self.progress():
+                    await asyncio.wait({probe}, timeout=POLL)
+                if probe.done():
+                    probe.result()
                 return
             except EngineFailed as error:
                 log.debug("not yet: %s", error)
                 await asyncio.sleep(POLL)
+            finally:
+                probe.cancel()
+                await asyncio.gather(probe, return_exceptions=True)
 
     def _place(self) -> Address:
         """The address to bind now: no stale socket in the way, and a port of its own for TCP."""

@@ -1,0 +1,86 @@
+"""What a neutral request says arrives at the worker whole."""
+
+import msgspec
+import pytest
+
+from tokenworks.core.errors import InvalidRequest
+from tokenworks.core.messages import (
+    Image,
+    Message,
+    Role,
+    Text,
+    Thinking,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    ToolMode,
+    ToolResult,
+)
+from tokenworks.core.request import Conversation, Prompts, Request, ResponseFormat, Sampling
+from tokenworks.protocols import codec
+from tokenworks.protocols.worker import types as wire
+
+CODEC = codec("worker")
+
+
+def sent(request: Request) -> wire.GenerateRequest:
+    return msgspec.json.decode(CODEC.encode_request(request, "upstream-name", stream=True), type=wire.GenerateRequest)
+
+
+def test_a_conversation() -> None:
+    task = Conversation(
+        messages=[
+            Message(Role.SYSTEM, [Text("be "), Text("brief")]),
+            Message(Role.USER, [Text("weather?")], name="ann"),
+            Message(
+                Role.ASSISTANT, [Thinking("hm"), Text("ok"), ToolCall("c1", "get", "{}"), ToolCall("c2", "get", "[]")]
+            ),
+            Message(Role.TOOL, [ToolResult("c1", [Text("sun")]), ToolResult("c2", [Text("rain")])]),
+        ],
+        tools=[Tool("get", "gets", {"type": "object"})],
+        tool_choice=ToolChoice(ToolMode.REQUIRED, "get"),
+    )
+    schema = {"type": "object"}
+    request = Request(
+        "public", task, "openai_chat", response_format=ResponseFormat(schema), n=2, logprobs=True, top_logprobs=3,
+        max_output_tokens=9,
+    )  # fmt: skip
+    assert sent(request) == wire.GenerateRequest(
+        model="upstream-name",
+        messages=(
+            wire.Message("system", "be brief"),
+            wire.Message("user", "weather?", name="ann"),
+            wire.Message(
+                "assistant", "ok", reasoning="hm", calls=(wire.Call("c1", "get", "{}"), wire.Call("c2", "get", "[]"))
+            ),
+            wire.Message("tool", "sun", call_id="c1"),
+            wire.Message("tool", "rain", call_id="c2"),
+        ),
+        tools=(wire.Tool("get", "gets", {"type": "object"}),),
+        tool_choice="required",
+        forced_tool="get",
+        json=True,
+        json_schema=schema,
+        max_tokens=9,
+        n=2,
+        logprobs=3,
+    )
+
+
+def test_prompts_and_every_knob() -> None:
+    sampling = Sampling(0.5, 0.9, 40, 0.1, 0.2, 0.3, 1.1, 7, ["END"], {"5": -1.0}, True, 3)
+    request = Request("public", Prompts(["a", [1, 2]], echo=True), "openai_completions", sampling=sampling)
+    assert sent(request) == wire.GenerateRequest(
+        model="upstream-name",
+        prompts=("a", [1, 2]),
+        sampling=wire.Sampling(0.5, 0.9, 40, 0.1, 0.2, 0.3, 1.1, 7, ("END",), {"5": -1.0}, True, 3),
+        echo=True,
+    )
+
+
+def test_what_it_cannot_carry_is_refused() -> None:
+    image = Conversation([Message(Role.USER, [Image(url="http://x/y.png")])])
+    for task, param in ((image, "messages"), (Prompts(["a"], suffix="b"), "suffix")):
+        with pytest.raises(InvalidRequest) as raised:
+            sent(Request("public", task, "openai_chat"))
+        assert raised.value.param == param
