@@ -37,7 +37,6 @@ class Options(msgspec.Struct, frozen=True):
     """-1: as many as fit."""
     chat_template: str | None = None
     """Name of a shipped template, or a file. None: the one in the weights."""
-    reasoning_format: str | None = None
     verbosity: Annotated[int, msgspec.Meta(ge=0, le=5)] = 2
     """2: warnings and errors."""
 
