@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tokenworks.core.errors import InvalidRequest, TokenworksError, UpstreamBroken, UpstreamTimeout
@@ -192,6 +192,7 @@ def renumbered(told: list[Any]) -> list[Any]:
 
 
 @given(events=answers())
+@example(events=[SummaryDelta("a"), ReasoningDelta("b"), SummaryDelta("c"), Finished(FinishReason.STOP)])
 @settings(max_examples=400, deadline=None)
 def test_every_order_of_events_is_written_legally_and_read_back(events: list[Event]) -> None:
     request = decoded()
@@ -227,7 +228,12 @@ def test_a_stream_may_fail_anywhere(events: list[Event], at: int) -> None:
 
 def test_a_signature_comes_back_with_the_item_that_carried_it() -> None:
     request = decoded()
-    events: list[Event] = [ReasoningDelta("Hm."), ReasoningDelta("", signature="s1"), TextDelta("Hi"), Finished("stop")]  # type: ignore[arg-type]
+    events: list[Event] = [
+        ReasoningDelta("Hm."),
+        ReasoningDelta("", signature="s1"),
+        TextDelta("Hi"),
+        Finished(FinishReason.STOP),
+    ]
     answer = json.loads(RESPONSES.encode_response(request, events, "resp_1", 1))
     again = decoded(input=[{"role": "user", "content": "Hi"}, *answer["output"], {"role": "user", "content": "And?"}])
     assert conversation(again).messages[1].parts == [Thinking("Hm.", signature="s1", id="rs_1_0"), Text("Hi")]
@@ -348,8 +354,10 @@ def test_listed_input_items_have_ids_and_types() -> None:
     assert json.loads(input_items(decoded(input=[kept]), "resp_1")[0]) == {**kept, "status": "completed"}
 
 
-MEMBERS = st.sampled_from("type role content text name output summary call_id arguments tools".split())
-KINDS = st.sampled_from("message function_call function_call_output reasoning input_text user".split())
+MEMBERS = st.sampled_from(
+    ["type", "role", "content", "text", "name", "output", "summary", "call_id", "arguments", "tools"]
+)
+KINDS = st.sampled_from(["message", "function_call", "function_call_output", "reasoning", "input_text", "user"])
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=3),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(MEMBERS, inner | KINDS, max_size=5),
