@@ -4,6 +4,9 @@ HOST ?= 127.0.0.1
 PORT ?= 8080
 DATA ?= .data
 BIN := .venv/bin
+# The locks are complete, so pip only installs; `--no-deps` because it would refuse the overrides in pyproject.toml.
+INSTALL := pip install --quiet --disable-pip-version-check --no-deps
+COMPILE := .venv/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
 export TOKENWORKS_CACHE_DIR ?= $(CURDIR)/.cache
 
 .DEFAULT_GOAL := help
@@ -14,15 +17,20 @@ help: ## list these verbs
 
 .venv/runtime.stamp: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/$(INSTALL) --require-hashes -r requirements.lock
+	$(BIN)/$(INSTALL) --no-build-isolation --editable .
 	@touch $@
 
 .venv/dev.stamp: requirements-dev.lock .venv/runtime.stamp
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/$(INSTALL) --require-hashes -r requirements-dev.lock
 	@touch $@
 
-setup: .venv/dev.stamp ## create .venv with everything pinned
+.venv-legacy/stamp: requirements-legacy.lock
+	$(PYTHON) -m venv .venv-legacy
+	.venv-legacy/bin/$(INSTALL) --require-hashes -r requirements-legacy.lock
+	@touch $@
+
+setup: .venv/dev.stamp .venv-legacy/stamp ## create .venv (and .venv-legacy, for old clients) with everything pinned
 
 serve: .venv/runtime.stamp ## run a provider with a real model: make serve PORT=8080
 	$(BIN)/tokenworks serve --host $(HOST) --port $(PORT) --data-dir $(DATA)
@@ -49,8 +57,9 @@ run: .venv/runtime.stamp ## any command: make run ARGS="models list"
 lock: ## pin every dependency again, with hashes
 	$(PYTHON) -m venv .venv/lock
 	.venv/lock/bin/pip install --quiet uv==0.13.9
-	.venv/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header pyproject.toml requirements-build.in -o requirements.lock
-	.venv/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra dev pyproject.toml requirements-build.in -c requirements.lock -o requirements-dev.lock
+	$(COMPILE) pyproject.toml requirements-build.in -o requirements.lock
+	$(COMPILE) --extra dev pyproject.toml requirements-build.in -c requirements.lock -o requirements-dev.lock
+	$(COMPILE) requirements-legacy.in -o requirements-legacy.lock
 
 clean: ## remove everything that make created
-	rm -rf .venv .data .cache build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-legacy .data .cache build dist .pytest_cache .mypy_cache .ruff_cache
