@@ -222,7 +222,7 @@ def test_the_limit_makes_an_answer_incomplete(gateway: Any, client: openai.OpenA
 @pytest.mark.parametrize("model", ["assistant", "answers"])
 def test_a_stream_that_breaks_fails_the_response_it_began(gateway: Any, client: openai.OpenAI, model: str) -> None:
     pieces = chat({"content": "Once"})[:1] if model == "assistant" else native()[:5]
-    gateway.upstream.script = streaming(pieces, cut=True)
+    gateway.upstream.script = streaming(pieces, cut=True, pause=0.02)
     events: list[Any] = list(client.responses.create(model=model, input="A tale", stream=True))
     assert events[-1].type == "response.failed"
     assert events[-1].response.status == "failed"
@@ -328,7 +328,7 @@ def test_the_same_protocol_passes_through_byte_for_byte(gateway: Any, client: op
 
 def test_an_upstreams_own_failure_is_passed_on(gateway: Any, client: openai.OpenAI) -> None:
     failed = {**RESPONSE, "status": "failed", "error": {"code": "server_error", "message": "It broke."}}
-    gateway.upstream.script = streaming(native(failed))
+    gateway.upstream.script = streaming(native(failed), pause=0.02)
     events: list[Any] = list(client.responses.create(model="answers", input="Hi", stream=True))
     assert events[-1].type == "response.failed"
     assert "It broke." in events[-1].response.error.message
