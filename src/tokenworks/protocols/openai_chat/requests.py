@@ -224,6 +224,7 @@ def encode_request(request: Request, model: str, *, stream: bool) -> bytes:
         "tool_choice": _encode_tool_choice(task.tool_choice),
         "parallel_tool_calls": task.parallel_tool_calls,
         "response_format": _encode_format(request.response_format),
+        "reasoning_effort": request.reasoning.effort if request.reasoning else None,
         "stream": stream or None,
         "stream_options": {"include_usage": True} if stream else None,
         "user": request.user,
