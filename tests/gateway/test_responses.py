@@ -198,6 +198,7 @@ def test_reasoning_comes_as_an_item_before_the_message(gateway: Any, client: ope
     assert [item.type for item in final.output] == ["reasoning", "message"]
     assert final.output[0].content[0].text == "Thinking."  # type: ignore[union-attr,index]
     assert final.reasoning is not None and final.reasoning.effort == "low"
+    assert gateway.upstream.seen[0].body["reasoning_effort"] == "low"
 
 
 def test_a_refusal_is_one(gateway: Any, client: openai.OpenAI) -> None:
