@@ -90,6 +90,8 @@ class Request:
     protocol gets the body passed through. `ignored` lists the parameters that will have no effect.
     `options` are members that only the caller's own protocol knows how to answer with (a requested extra in the
     response, an id to echo); they never reach an upstream of another protocol.
+    `own` names parameters that shape the answer and that only the caller's own protocol can carry: they are refused
+    for an upstream of any other. An empty `model` means the service's default one.
     """
 
     model: str
@@ -109,4 +111,5 @@ class Request:
     user: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     ignored: list[str] = field(default_factory=list)
+    own: list[str] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)

@@ -35,6 +35,13 @@ SURFACES = {
     "/v1/chat/completions": "openai_chat",
     "/v1/completions": "openai_completions",
     "/v1/responses": "openai_responses",
+    "/v1/embeddings": "openai_embeddings",
+    "/v1/rerank": "rerank",
+    "/rerank": "rerank",
+    "/": "tgi",
+    "/generate": "tgi_generate",
+    "/generate_stream": "tgi_generate_stream",
+    "/embed": "tgi_embed",
 }
 
 log = logging.getLogger("tokenworks.gateway")
@@ -65,6 +72,8 @@ class Gateway:
             ("GET", "/healthz"): self._health.healthz,
             ("GET", "/readyz"): self._health.readyz,
             ("GET", "/metrics"): self._health.metrics,
+            ("GET", "/health"): self._health.readyz,
+            ("GET", "/info"): models.info,
             ("GET", "/v1/models"): models.list,
         }
         prefixes: dict[str, Handler] = {MODEL_PREFIX: models.retrieve}

@@ -9,10 +9,11 @@ from tokenworks.core.target import Target
 from tokenworks.gateway.admission.keys import Keys
 from tokenworks.gateway.edge.exchange import Exchange, Header
 from tokenworks.gateway.metering.attempt import Asked, Attempt, Meter
-from tokenworks.gateway.routing.plan import plan
+from tokenworks.gateway.routing.plan import default_model, plan
 from tokenworks.gateway.upstreams.http import Answer, Upstreams
 from tokenworks.gateway.upstreams.prepare import Prepared, prepare, without_effect
 from tokenworks.gateway.upstreams.watchdog import Watchdog
+from tokenworks.protocols import codec as find_codec
 from tokenworks.protocols.base import Codec, Failing
 from tokenworks.protocols.translation import Translation
 from tokenworks.snapshot.records import UpstreamRecord
@@ -44,8 +45,11 @@ class Pipeline:
         caller = await self._keys.identify(exchange)
         body = await exchange.read_body(self._limits.body_bytes, self._limits.body_seconds)
         request = codec.decode_request(body)
-        exchange.notes |= {"key_id": caller.key_id, "model": request.model, "stream": request.stream}
+        if request.protocol != codec.name:
+            codec = exchange.codec = find_codec(request.protocol)
         state = self._snapshot.state
+        request.model = request.model or default_model(type(request.task), caller, state).name
+        exchange.notes |= {"key_id": caller.key_id, "model": request.model, "stream": request.stream}
         targets = plan(request, caller, state, self._upstreams.in_flight)
         exchange.notes["metered_model"] = request.model
         asked = Asked(exchange.request_id, arrived, caller, request)

@@ -1,7 +1,7 @@
 """Wire protocols, chosen by name. One folder each: types, requests, responses, stream, errors.
 
 A codec is pure and goes both ways: to serve a protocol and to call an upstream that speaks it. Adding one is
-adding a folder and a row here.
+adding a folder and a row here. A dialect is a protocol's other face towards callers: served, never called.
 """
 
 from importlib import import_module
@@ -14,14 +14,22 @@ PROTOCOLS = {
     "openai_embeddings": "tokenworks.protocols.openai_embeddings.codec:CODEC",
     "rerank": "tokenworks.protocols.rerank.codec:CODEC",
     "openai_responses": "tokenworks.protocols.openai_responses.codec:CODEC",
+    "tgi": "tokenworks.protocols.tgi.codec:CODEC",
     "worker": "tokenworks.protocols.worker.codec:CODEC",
+}
+
+DIALECTS = {
+    "tgi_generate": "tokenworks.protocols.tgi.codec:GENERATE",
+    "tgi_generate_stream": "tokenworks.protocols.tgi.codec:GENERATE_STREAM",
+    "tgi_chat": "tokenworks.protocols.tgi.chat:CODEC",
+    "tgi_embed": "tokenworks.protocols.tgi.embed:CODEC",
 }
 
 
 def codec(name: str) -> Codec:
-    """The codec of a protocol. ValueError with the known names for any other."""
+    """The codec of a protocol or of a dialect. ValueError with the known names for any other."""
     try:
-        module, _, attribute = PROTOCOLS[name].partition(":")
+        module, _, attribute = (PROTOCOLS.get(name) or DIALECTS[name]).partition(":")
     except KeyError:
         raise ValueError(f"unknown protocol {name!r}; known: {', '.join(sorted(PROTOCOLS))}") from None
     found: Codec = getattr(import_module(module), attribute)

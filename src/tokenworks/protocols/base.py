@@ -136,3 +136,10 @@ class Codec(Protocol):
     def read_error(self, status: int, body: bytes, *, provider: str, retry_after: float | None) -> TokenworksError:
         """An upstream's error answer, with its cause, provider and status kept."""
         ...
+
+
+@runtime_checkable
+class OwnStatuses(Protocol):
+    """A codec whose protocol tells errors by other status codes than core.errors."""
+
+    def error_status(self, error: TokenworksError) -> int: ...

@@ -67,6 +67,8 @@ class ChunkRelay(ABC):
     settled. A block in any other dress than one `data: ` line is put into it: several clients fail on others.
     """
 
+    terminator = DONE
+
     def __init__(self, request: Request, observation: Observation) -> None:
         self.observation = observation
         self._include_usage = request.include_usage
@@ -92,7 +94,7 @@ class ChunkRelay(ABC):
         except ValueError as error:
             raise UpstreamBroken(f"The upstream's stream was cut: {error}") from error
         require_finish(self.observation)
-        return tail + DONE
+        return tail + self.terminator
 
     def whole(self, body: bytes) -> bytes:
         try:

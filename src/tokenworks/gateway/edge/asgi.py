@@ -10,7 +10,7 @@ import structlog
 from tokenworks.core.errors import CallerError, InternalError, MethodNotAllowed, NotFound, TokenworksError
 from tokenworks.gateway.edge.exchange import Exchange, Receive, Scope, Send
 from tokenworks.protocols import codec as find_codec
-from tokenworks.protocols.base import Codec
+from tokenworks.protocols.base import Codec, OwnStatuses
 from tokenworks.telemetry.metrics import Metrics
 
 Handler = Callable[[Exchange], Awaitable[None]]
@@ -46,7 +46,7 @@ class Edge:
         if scope["type"] != "http":
             return
         exchange = Exchange(scope, receive, send)
-        codec = self._surfaces.get(exchange.path)
+        codec = exchange.codec = self._surfaces.get(exchange.path)
         begun = time.perf_counter()
         self._metrics.in_flight.inc()
         try:
@@ -58,15 +58,15 @@ class Edge:
             # The connection is gone, or the process is told to end: nobody is left to answer.
             exchange.status = 499
         except TokenworksError as error:
-            await self._fail(exchange, codec or self._errors, error)
+            await self._fail(exchange, error)
         except Exception:
             log.exception("a bug", request_id=exchange.request_id, path=exchange.path)
             message = f"Something broke on our side. Quote request id {exchange.request_id} when you report it."
-            await self._fail(exchange, codec or self._errors, InternalError(message))
+            await self._fail(exchange, InternalError(message))
         finally:
             exchange.close()
             self._metrics.in_flight.dec()
-            self._note(exchange, codec, time.perf_counter() - begun)
+            self._note(exchange, exchange.codec, time.perf_counter() - begun)
 
     def _handler(self, exchange: Exchange) -> Handler:
         page = self._pages.get((exchange.method, exchange.path))
@@ -79,7 +79,8 @@ class Edge:
             raise MethodNotAllowed(f"{exchange.method} is not possible on {exchange.path}.")
         raise NotFound(f"There is nothing at {exchange.method} {unquote(exchange.path)}.", code="unknown_path")
 
-    async def _fail(self, exchange: Exchange, codec: Codec, error: TokenworksError) -> None:
+    async def _fail(self, exchange: Exchange, error: TokenworksError) -> None:
+        codec = exchange.codec or self._errors
         self._metrics.errors.labels(error.code).inc()
         exchange.notes |= {"error": error.code, "provider": error.provider}
         if not isinstance(error, CallerError):
@@ -99,7 +100,8 @@ class Edge:
             headers.append((b"retry-after", str(max(1, round(error.retry_after))).encode()))
         if exchange.has_unread_body():
             headers.append((b"connection", b"close"))
-        await exchange.respond(error.status, codec.encode_error(error), headers=headers)
+        status = codec.error_status(error) if isinstance(codec, OwnStatuses) else error.status
+        await exchange.respond(status, codec.encode_error(error), headers=headers)
 
     def _note(self, exchange: Exchange, codec: Codec | None, seconds: float) -> None:
         if codec is None:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from tokenworks.core.errors import InvalidRequest, RequestTooLarge, TokenworksError
+from tokenworks.protocols.base import Codec
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -27,6 +28,8 @@ class Exchange:
         self.query: bytes = scope["query_string"]
         self.headers: list[Header] = scope["headers"]
         self.request_id = os.urandom(12).hex()
+        self.codec: Codec | None = None
+        """What answers, errors too: the path's protocol, or the dialect of it that the body asks for."""
         self.started = False
         self.status = 0
         self.notes: dict[str, Any] = {}

@@ -1,13 +1,15 @@
-"""GET /v1/models and /v1/models/{id}: what this key may call."""
+"""GET /v1/models, /v1/models/{id} and /info: what this key may call."""
 
 from typing import Any
 from urllib.parse import unquote
 
 import msgspec
 
+from tokenworks.core.request import Prompts
 from tokenworks.gateway.admission.keys import Keys
 from tokenworks.gateway.edge.exchange import Exchange
-from tokenworks.gateway.routing.plan import find_model
+from tokenworks.gateway.routing.plan import default_model, find_model
+from tokenworks.protocols.tgi.info import info
 from tokenworks.snapshot.records import ModelRecord
 from tokenworks.snapshot.subscriber import Subscriber
 
@@ -31,6 +33,12 @@ class Models:
         caller = await self._keys.identify(exchange)
         name = unquote(exchange.raw_path.decode("ascii", "replace").removeprefix(PREFIX))
         await exchange.respond(200, _ENCODE(_body(find_model(name, caller, self._snapshot.state))))
+
+    async def info(self, exchange: Exchange) -> None:
+        """The default model, as a server that has only one describes it."""
+        caller = await self._keys.identify(exchange)
+        model = default_model(Prompts, caller, self._snapshot.state)
+        await exchange.respond(200, info(model.name, context_length=model.context_length))
 
 
 def _body(model: ModelRecord) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from tokenworks.core.caller import Caller
 from tokenworks.core.errors import InvalidRequest, NotFound, PermissionDenied, Unavailable
 from tokenworks.core.messages import Image
 from tokenworks.core.money import Price
-from tokenworks.core.request import Conversation, Request
+from tokenworks.core.request import Conversation, Embeddings, Request, Rerank
 from tokenworks.core.target import RouteLimits, Target
 from tokenworks.snapshot.records import ModelRecord, UpstreamRecord
 from tokenworks.snapshot.state import State
@@ -45,9 +45,27 @@ def find_model(name: str, caller: Caller, state: State) -> ModelRecord:
     return model
 
 
+def default_model(task: type, caller: Caller, state: State) -> ModelRecord:
+    """What answers a request that names no model: of those that can do the task, the service's default."""
+    allowed = [m for m in state.models.values() if caller.models is None or m.name in caller.models]
+    needed = _CAPABILITIES.get(task)
+    able = [model for model in allowed if needed is None or needed[0] in model.capabilities]
+    chosen = [model for model in able if model.default] or able or [model for model in allowed if model.default]
+    if not chosen:
+        raise InvalidRequest("No model was named and this service has no default one.", param="model")
+    return chosen[0]
+
+
+_CAPABILITIES = {Embeddings: ("embeddings", "make embeddings"), Rerank: ("rerank", "rank documents")}
+
+
 def _require_capabilities(request: Request, model: ModelRecord) -> None:
     """Replicas of ours say what their model can do; a provider's endpoint judges for itself."""
-    if not model.capabilities or not isinstance(request.task, Conversation):
+    if not model.capabilities:
+        return
+    if (needed := _CAPABILITIES.get(type(request.task))) and needed[0] not in model.capabilities:
+        raise InvalidRequest(f"The model '{model.name}' cannot {needed[1]}.", param="model")
+    if not isinstance(request.task, Conversation):
         return
     parts = [part for message in request.task.messages for part in message.parts]
     if "vision" not in model.capabilities and any(isinstance(part, Image) for part in parts):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tokenworks.core.errors import InvalidRequest
 from tokenworks.core.messages import ToolMode
-from tokenworks.core.request import Conversation, Request
+from tokenworks.core.request import Conversation, Embeddings, Prompts, Request, Rerank
 from tokenworks.gateway.upstreams import quirks
 from tokenworks.gateway.upstreams.forced_tools import ForcedTools
 from tokenworks.protocols import codec
@@ -42,6 +42,8 @@ def prepare(
     if caller.name in upstream.protocols and not quirks.must_translate(request, odd):
         body = caller.rewrite_request(request, model)
         return Prepared(caller, quirks.rename(body, odd), caller.passthrough(request, observation), request.stream)
+    if request.own:
+        raise InvalidRequest(f"The model '{request.model}' cannot honour '{request.own[0]}'.", param=request.own[0])
     spoken = _spoken(request, upstream)
     outgoing, transform = request, None
     if "forced_tools_by_schema" in odd and _forces_a_tool(request):
@@ -60,8 +62,16 @@ def _spoken(request: Request, upstream: UpstreamRecord) -> Codec:
         spoken = codec(name)
         if isinstance(request.task, spoken.tasks):
             return spoken
-    asked = "chat" if isinstance(request.task, Conversation) else "text completions"
+    asked = _TASKS[type(request.task)]
     raise InvalidRequest(f"The model '{request.model}' does not take {asked}.", param="model")
+
+
+_TASKS: dict[type, str] = {
+    Conversation: "chat",
+    Prompts: "text completions",
+    Embeddings: "texts to embed",
+    Rerank: "documents to rank",
+}
 
 
 def _forces_a_tool(request: Request) -> bool:
@@ -71,7 +81,8 @@ def _forces_a_tool(request: Request) -> bool:
 
 def without_effect(request: Request, upstream: UpstreamRecord) -> list[str]:
     """The caller's parameters that this upstream will not honour, for the header that reports them."""
-    ignored = [] if not upstream.local else list(request.ignored)
+    passed_on = request.protocol in upstream.protocols and not upstream.local
+    ignored = [] if passed_on else list(request.ignored)
     if "no_min_tokens" in upstream.quirks and quirks.min_tokens_lost(request):
         ignored.append("min_tokens")
     return ignored

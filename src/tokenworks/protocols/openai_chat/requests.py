@@ -24,6 +24,9 @@ from tokenworks.protocols.openai_chat import types as wire
 from tokenworks.protocols.validation import decode, top_level
 
 NAME = "openai_chat"
+PLACEHOLDERS = {"tgi": "tgi_chat", "dummy": NAME}
+"""What clients of Hugging Face send in place of a model: the default one answers, in the dialect that each reads."""
+
 _DECODER = msgspec.json.Decoder(wire.ChatRequest)
 _KIND = msgspec.json.Decoder(wire.Tagged)
 _PART: msgspec.json.Decoder[wire.KnownPart] = msgspec.json.Decoder(wire.KnownPart)
@@ -46,9 +49,9 @@ def decode_request(body: bytes) -> Request:
         raise InvalidRequest("'stream_options' needs 'stream' to be true.", param="stream_options")
     members = top_level(body)
     return Request(
-        model=wired.model,
+        model="" if wired.model in PLACEHOLDERS else wired.model,
         task=_conversation(wired),
-        protocol=NAME,
+        protocol=PLACEHOLDERS.get(wired.model, NAME),
         body=body,
         sampling=_sampling(wired),
         response_format=_response_format(wired),
@@ -86,8 +89,8 @@ def _sampling(wired: wire.ChatRequest) -> Sampling:
 
 def _response_format(wired: wire.ChatRequest) -> ResponseFormat | None:
     match wired.response_format:
-        case wire.JsonObjectFormat():
-            return ResponseFormat()
+        case wire.JsonObjectFormat(value=schema):
+            return ResponseFormat(schema=schema)
         case wire.JsonSchemaFormat(json_schema=given):
             return ResponseFormat(
                 schema=given.schema, name=given.name, strict=given.strict, description=given.description
@@ -194,6 +197,8 @@ def rewrite_request(request: Request, model: str) -> bytes:
     if request.stream:
         options = msgspec.json.decode(members["stream_options"]) if "stream_options" in members else None
         members["stream_options"] = {**(options or {}), "include_usage": True}
+    if request.response_format is not None and request.response_format.name is None:
+        members["response_format"] = _encode_format(request.response_format)
     return _ENCODE(members)
 
 

@@ -112,7 +112,9 @@ class TextFormat(msgspec.Struct, tag="text"):
 
 
 class JsonObjectFormat(msgspec.Struct, tag="json_object"):
-    pass
+    """`value` is a JSON schema: what Hugging Face's client makes of `json_schema` when it knows only a URL."""
+
+    value: dict[str, Any] | None = None
 
 
 class JsonSchema(msgspec.Struct):

@@ -73,6 +73,8 @@ def _prompts(prompt: str | list[str | list[int] | int]) -> list[str | list[int]]
 def encode_request(request: Request, model: str, *, stream: bool) -> bytes:
     if not isinstance(request.task, Prompts):
         raise InvalidRequest("This model only takes text completions.", param="model")
+    if request.response_format is not None:
+        raise InvalidRequest("This model's text completions cannot be held to a grammar.", param="grammar")
     task, sampling = request.task, request.sampling
     body: dict[str, Any] = {
         "model": model,
