@@ -1,5 +1,6 @@
 """Precedence of the settings, and where paths are relative to."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tokenworks.config.reader import SERVE
 from tokenworks.serve.settings import ServeSettings, find_config, resolve
 
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "host": st.sampled_from(["0.0.0.0", "::1", "10.0.0.7"]),
     "port": st.integers(0, 65535),
-    "models": st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, unique=True),
+    "model": st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, unique=True),
     "verbose": st.booleans(),
 }
 some = st.fixed_dictionaries({}, optional=VALUES)
@@ -25,17 +27,21 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_the_default(
     settings = resolve(given_options, file_options)
     for name in VALUES:
         expected = given_options.get(name, file_options.get(name, getattr(ServeSettings(), name)))
-        assert getattr(settings, name) == expected
+        assert getattr(settings, name) == (tuple(expected) if isinstance(expected, list) else expected)
 
 
 @pytest.mark.parametrize("nothing", [None, [], ()])
 def test_an_option_that_was_not_given_leaves_the_file_its_say(nothing: object) -> None:
-    assert resolve({"models": nothing}, {"models": ("a",)}).models == ("a",)
+    assert resolve({"model": nothing}, {"model": ("a",)}).model == ("a",)
 
 
 @pytest.mark.parametrize("value", [0, False])
 def test_a_given_value_that_is_zero_or_false_counts_as_given(value: object) -> None:
     assert resolve({"port": value}, {"port": 9000}).port == value
+
+
+def test_every_option_of_the_file_is_one_of_ours() -> None:
+    assert set(SERVE) == {field.name for field in fields(ServeSettings)} - {"config"}
 
 
 def test_paths_in_the_file_are_relative_to_the_file() -> None:

@@ -52,7 +52,8 @@ def list_keys(
     if json:
         output.print_json(found["data"])
     else:
-        output.print_table(("ID", "NAME", "KEY", "MODELS", "CREATED", "LAST USED", "STATE"), map(_row, found["data"]))
+        columns = ("ID", "NAME", "KEY", "MODELS", "CREATED", "LAST USED", "STATE")
+        output.print_table(columns, map(_row, found["data"]), wrap=("NAME", "MODELS", "CREATED", "LAST USED", "STATE"))
 
 
 @keys.command(epilog="Example: tokenworks keys revoke key_01h455vb4pex5vsknk084sn02q")

@@ -81,7 +81,7 @@ def serve(
         "host": host,
         "port": port,
         "data_dir": data_dir,
-        "models": model,
+        "model": model,
         "catalog": catalog,
         "config": config,
         "cache_dir": cache_dir,

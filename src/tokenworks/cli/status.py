@@ -55,6 +55,6 @@ def _detail(component: dict[str, Any]) -> str:
     for fact, value in component.items():
         if fact == "upstreams":
             parts += [f"{each['id']} {each['state']}{': ' if each['reason'] else ''}{each['reason']}" for each in value]
-        elif fact not in ("ok", "reason"):
+        elif not isinstance(value, bool) and fact != "reason":
             parts.append(f"{fact} {value}")
     return ", ".join(parts)

@@ -24,6 +24,7 @@ SERVE: dict[str, Check[Any]] = {
     "data_dir": values.string,
     "cache_dir": values.string,
     "model": values.names,
+    "catalog": values.names,
     "json": values.flag,
     "verbose": values.flag,
 }

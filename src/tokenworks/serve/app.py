@@ -23,13 +23,14 @@ from tokenworks.worker.engines import ENGINES
 
 
 def run(given: Mapping[str, Any]) -> int:
-    """Serve until told to stop; the exit code. `given`: the command line by field name (None: not given)."""
+    """Serve until told to stop; the exit code. `given`: the command line by option name (None: not given)."""
     begun = time.monotonic()
-    terminal = Terminal(verbose=bool(given.get("verbose")))
+    terminal = Terminal()
     try:
         config = find_config(given.get("config"), Path.cwd())
         configuration = load(config, protocols=PROTOCOLS, engines=ENGINES) if config else Configuration()
         settings = resolve(given, configuration.options, config)
+        terminal.verbose = settings.verbose
         settings = replace(settings, port=claim_port(settings.host, settings.port))
         directory = prepare(settings.data_dir)
         with exclusive(directory):
@@ -56,6 +57,7 @@ def _serve(
     download(local, catalog, settings.cache_dir)
     plan = make_plan(settings, configuration, local, directory)
     url = banner.base_url(settings.host, settings.port)
+    terminal.note(f"starting {', '.join(plan.models)} ...")
 
     def ready() -> None:
         seconds, colour = time.monotonic() - begun, sys.stdout.isatty()

@@ -37,7 +37,7 @@ def local_models(settings: ServeSettings, configuration: Configuration, catalog:
 
     WeightsError for a name that the catalog does not know.
     """
-    names = settings.models or (() if configuration.models else (DEFAULT_MODEL,))
+    names = settings.model or (() if configuration.models else (DEFAULT_MODEL,))
     entries = [(name, catalog.resolve(name)) for name in names if name not in configuration.models]
     asked = [ModelConfig(name=entry.name, engine=entry.engine, weights=name) for name, entry in entries]
     return [*asked, *(model for model in configuration.models.values() if model.engine)]

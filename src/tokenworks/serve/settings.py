@@ -13,13 +13,13 @@ PATHS = ("data_dir", "cache_dir", "catalog")
 
 @dataclass(frozen=True, slots=True)
 class ServeSettings:
-    """`models` empty means: what the configuration names, else the default model. `port` 0: any free port."""
+    """By option name. `model` empty: what the configuration names, else the default model. `port` 0: any free port."""
 
     host: str = "127.0.0.1"
     port: int = 8080
     data_dir: Path = Path(".data")
     cache_dir: Path = DEFAULT_CACHE_DIR
-    models: tuple[str, ...] = ()
+    model: tuple[str, ...] = ()
     catalog: tuple[Path, ...] = ()
     config: Path | None = None
     verbose: bool = False
@@ -35,12 +35,13 @@ def find_config(given: Path | None, directory: Path) -> Path | None:
 
 
 def resolve(given: Mapping[str, Any], file: Mapping[str, Any], config: Path | None = None) -> ServeSettings:
-    """Both by field name, checked by whoever read them: `given` holds the command line and the environment (None or
+    """Both by option name, checked by whoever read them: `given` holds the command line and the environment (None or
     empty: not given), `file` the `[serve]` table of `config`. A path in the file is relative to the file.
     """
     beside = config.parent if config else Path()
     chosen: dict[str, Any] = {name: _beside(beside, value) if name in PATHS else value for name, value in file.items()}
     chosen |= {name: value for name, value in given.items() if value not in (None, (), [])}
+    chosen |= {name: tuple(value) for name, value in chosen.items() if isinstance(value, list)}
     return ServeSettings(**{**chosen, "config": config})
 
 

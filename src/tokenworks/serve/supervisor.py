@@ -55,7 +55,7 @@ class Supervisor:
         stop = asyncio.create_task(self._stop.wait())
         await asyncio.wait([stop, *lives], return_when=asyncio.FIRST_COMPLETED)
         watch.cancel()
-        self._terminal.show_warnings(False)
+        self._terminal.settled = False
         await self._stop_in_order()
         outcomes = await asyncio.gather(*lives, return_exceptions=True)
         stop.cancel()
@@ -93,7 +93,7 @@ class Supervisor:
         while True:
             status, body = await asyncio.to_thread(ask, self._url, "/readyz")
             if status == 200:
-                self._terminal.show_warnings(True)
+                self._terminal.settled = True
                 return self._ready()
             if loop.time() >= explain_at:
                 explain_at += EXPLAIN_EVERY

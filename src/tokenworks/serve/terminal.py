@@ -50,9 +50,12 @@ def read_log_line(line: str) -> tuple[Severity, str]:
 
 
 class Terminal:
-    def __init__(self, *, verbose: bool = False) -> None:
-        self._verbose = verbose
-        self._shown = Severity.OTHER if verbose else Severity.ERROR
+    """`verbose` shows all that children say; otherwise errors, and warnings while `settled`: when planes start or
+    stop, that one misses another is no news."""
+
+    def __init__(self) -> None:
+        self.verbose = False
+        self.settled = False
         self._colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
         self._queue: queue.Queue[tuple[TextIO, str] | None] = queue.Queue(WAITING_LINES)
         self._thread = threading.Thread(target=self._write, daemon=True)
@@ -71,15 +74,10 @@ class Terminal:
         """A result, on stdout as it is."""
         self._put(sys.stdout, text)
 
-    def show_warnings(self, wanted: bool) -> None:
-        """Not while planes start or stop: that one misses the other is then no news."""
-        if not self._verbose:
-            self._shown = Severity.WARNING if wanted else Severity.ERROR
-
     def child(self, name: str, line: str) -> None:
         """A log line of a child."""
         level, text = read_log_line(line)
-        if level >= self._shown:
+        if self.verbose or level is Severity.ERROR or (level and self.settled):
             colour = COLOURS.get(level)
             self._say(f"{self._paint(f'{name} |', DIM)} {self._paint(text, colour) if colour else text}")
 
