@@ -4,6 +4,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 
+from tokenworks.core.caller import Caller
 from tokenworks.core.errors import InternalError, TokenworksError, UpstreamUnavailable
 from tokenworks.core.target import Target
 from tokenworks.gateway.admission.keys import Keys
@@ -13,6 +14,7 @@ from tokenworks.gateway.routing.plan import default_model, plan
 from tokenworks.gateway.upstreams.http import Answer, Upstreams
 from tokenworks.gateway.upstreams.prepare import Prepared, prepare, without_effect
 from tokenworks.gateway.upstreams.watchdog import Watchdog
+from tokenworks.journal.records import Settled
 from tokenworks.protocols import codec as find_codec
 from tokenworks.protocols.base import Codec, Failing
 from tokenworks.protocols.translation import Translation
@@ -38,12 +40,24 @@ class Pipeline:
         self._upstreams = upstreams
         self._meter = meter
         self._limits = limits
+        self.interactive = 0
+        """Requests of callers who wait, in flight."""
 
     async def answer(self, exchange: Exchange, codec: Codec) -> None:
         """Answer one request, or raise the one error that the edge tells the caller in the codec's shape."""
         arrived = time.perf_counter_ns()
-        caller = await self._keys.identify(exchange)
-        body = await exchange.read_body(self._limits.body_bytes, self._limits.body_seconds)
+        self.interactive += 1
+        try:
+            caller = await self._keys.identify(exchange)
+            body = await exchange.read_body(self._limits.body_bytes, self._limits.body_seconds)
+            await self.serve(exchange, codec, caller, body, arrived)
+        finally:
+            self.interactive -= 1
+
+    async def serve(
+        self, exchange: Exchange, codec: Codec, caller: Caller, body: bytes, arrived: int, first_attempt: int = 1
+    ) -> Settled:
+        """The same for a caller who is known and a body that is there; how the attempt that answered was settled."""
         request = codec.decode_request(body)
         if request.protocol != codec.name:
             codec = exchange.codec = find_codec(request.protocol)
@@ -53,20 +67,20 @@ class Pipeline:
         targets = plan(request, caller, state, self._upstreams.in_flight)
         exchange.notes["metered_model"] = request.model
         asked = Asked(exchange.request_id, arrived, caller, request)
-        for number, target in enumerate(targets, start=1):
+        last = first_attempt + len(targets) - 1
+        for number, target in enumerate(targets, start=first_attempt):
             upstream = state.upstreams[target.upstream]
             attempt = self._meter.open(asked, number, target, upstream)
             try:
-                await self._attempt(exchange, codec, attempt, target, upstream)
+                return await self._attempt(exchange, codec, attempt, target, upstream)
             except UpstreamUnavailable:
-                if exchange.started or number == len(targets):
+                if exchange.started or number == last:
                     raise
-            else:
-                return
+        raise InternalError("a plan without a target")  # plan() gives at least one
 
     async def _attempt(
         self, exchange: Exchange, codec: Codec, attempt: Attempt, target: Target, upstream: UpstreamRecord
-    ) -> None:
+    ) -> Settled:
         """One try on one upstream; however it ends, it is settled once."""
         request = attempt.asked.request
         identity = (codec.response_id(exchange.request_id), int(time.time()))
@@ -99,6 +113,7 @@ class Pipeline:
             await exchange.finish(rest)
         else:
             await exchange.respond(200, rest, headers=headers)
+        return settled
 
     async def _stream(
         self,
