@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from tokenworks.core.errors import TokenworksError
 from tokenworks.core.events import Event
-from tokenworks.core.request import Conversation, Prompts, Request
+from tokenworks.core.request import Conversation, Embeddings, Prompts, Request, Rerank
 from tokenworks.protocols.base import Codec, Observation, Relay, StreamWriter
 from tokenworks.protocols.openai_chat.errors import read_error
 from tokenworks.protocols.worker import requests, stream, types
@@ -16,7 +16,7 @@ class Worker:
     name = "worker"
     path = "/generate"
     """Under an upstream's base URL, which ends in `types.PREFIX`."""
-    tasks: tuple[type, ...] = (Conversation, Prompts)
+    tasks: tuple[type, ...] = (Conversation, Prompts, Embeddings, Rerank)
     stream_content_type = types.FRAMES
     stream_comment = b""
 

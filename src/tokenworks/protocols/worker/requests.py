@@ -4,7 +4,7 @@ import msgspec
 
 from tokenworks.core.errors import InvalidRequest
 from tokenworks.core.messages import Image, Message, Text, Thinking, ToolCall, ToolMode, ToolResult
-from tokenworks.core.request import Conversation, Prompts, Request
+from tokenworks.core.request import Conversation, Embeddings, Prompts, Request, Rerank
 from tokenworks.core.request import Sampling as NeutralSampling
 from tokenworks.protocols.foreign import known_parts, known_tools
 from tokenworks.protocols.worker import types as wire
@@ -16,6 +16,8 @@ def encode_request(request: Request, model: str, *, stream: bool) -> bytes:
     """An answer always streams: `stream` makes no difference."""
     chat = request.task if isinstance(request.task, Conversation) else None
     choice = chat.tool_choice if chat else None
+    embed = request.task if isinstance(request.task, Embeddings) else None
+    rank = request.task if isinstance(request.task, Rerank) else None
     return _ENCODE(
         wire.GenerateRequest(
             model=model,
@@ -33,6 +35,9 @@ def encode_request(request: Request, model: str, *, stream: bool) -> bytes:
             sampling=_sampling(request.sampling),
             logprobs=request.top_logprobs if request.logprobs else None,
             echo=isinstance(request.task, Prompts) and request.task.echo,
+            embed=tuple(embed.inputs) if embed else None,
+            dimensions=embed.dimensions if embed else None,
+            rank=wire.Ranking(rank.query, tuple(rank.documents), rank.top_n) if rank else None,
         )
     )
 

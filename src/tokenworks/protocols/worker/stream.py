@@ -49,6 +49,10 @@ def _event(frame: wire.Event) -> core.Event | None:
             return core.TextDelta(frame.text, frame.index, _logprobs(frame.logprobs))
         case wire.ToolCall():
             return core.ToolCallDelta(frame.call, frame.arguments, frame.id, frame.name, frame.index)
+        case wire.Vector():
+            return core.Vector(frame.index, frame.values)
+        case wire.Ranked():
+            return core.Ranked(frame.index, frame.score)
         case wire.Finish():
             return core.Finished(core.FinishReason(frame.reason), frame.index, frame.stop_sequence)
         case wire.Usage():

@@ -58,8 +58,16 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
     min_tokens: NonNegative | None = None
 
 
+class Ranking(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`top_n` None: every document."""
+
+    query: str
+    documents: tuple[str, ...]
+    top_n: Positive | None = None
+
+
 class GenerateRequest(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Either `messages` or `prompts` is set. Choice `i` of prompt `p` has the index `p * n + i`."""
+    """One of `messages`, `prompts`, `embed`, `rank` is set. Choice `i` of prompt `p` has the index `p * n + i`."""
 
     model: str = ""
     messages: tuple[Message, ...] | None = None
@@ -78,6 +86,12 @@ class GenerateRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """None: none. Otherwise how many alternatives to each token."""
     echo: bool = False
     """Begin the answer with the prompt."""
+    embed: tuple[str | list[int], ...] | None = None
+    """Texts, or their tokens, to be answered by a `Vector` each."""
+    dimensions: Positive | None = None
+    """Of a vector; None: the model's own."""
+    rank: Ranking | None = None
+    """To be answered by a `Ranked` for each document, in falling order of the score."""
 
 
 class Logprob(msgspec.Struct, frozen=True, array_like=True):
@@ -113,6 +127,20 @@ class ToolCall(msgspec.Struct, tag="tool_call", frozen=True, omit_defaults=True)
     index: int = 0
 
 
+class Vector(msgspec.Struct, tag="vector", frozen=True, omit_defaults=True):
+    """The embedding of input number `index`."""
+
+    values: list[float]
+    index: int = 0
+
+
+class Ranked(msgspec.Struct, tag="ranked", frozen=True, omit_defaults=True):
+    """Document number `index`."""
+
+    score: float
+    index: int = 0
+
+
 class Finish(msgspec.Struct, tag="finish", frozen=True, omit_defaults=True):
     """`reason`: stop | length | tool_calls | content_filter. One for each choice."""
 
@@ -139,7 +167,7 @@ class Error(msgspec.Struct, tag="error", frozen=True, omit_defaults=True):
     code: str = "internal_error"
 
 
-Event = Started | Tokens | ToolCall | Finish | Usage | Error
+Event = Started | Tokens | ToolCall | Vector | Ranked | Finish | Usage | Error
 
 
 class TokenizeRequest(msgspec.Struct, frozen=True):

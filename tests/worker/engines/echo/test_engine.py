@@ -201,3 +201,45 @@ def test_faults_in_the_middle(fault: str, tokens: int) -> None:
         return events
 
     assert len([event for event in asyncio.run(collect()) if isinstance(event, wire.Tokens)]) == tokens
+
+
+def test_vectors_are_deterministic_and_near_for_texts_with_words_in_common() -> None:
+    request = wire.GenerateRequest(embed=("the blue sky", "The  blue sea", "42", "the blue sky"), dimensions=256)
+    events = answer(request)
+    vectors = [event.values for event in events if isinstance(event, wire.Vector)]
+    assert [event.index for event in events if isinstance(event, wire.Vector)] == [0, 1, 2, 3]
+    assert all(len(vector) == 256 and abs(sum(v * v for v in vector) - 1) < 1e-9 for vector in vectors)
+    near, far = (sum(map(float.__mul__, vectors[0], other)) for other in vectors[1:3])
+    assert near > 0.5 > far
+    assert vectors[0] == vectors[3]
+    assert finish(events) == wire.Finish("stop")
+    assert usage(events) == wire.Usage(input=10)
+    assert answer(request)[1:] == events[1:]
+
+
+def test_a_ranking_falls_and_ends_at_top_n() -> None:
+    documents = ("nothing", "the capital of France", "capital")
+    ranked = [
+        e for e in answer(wire.GenerateRequest(rank=wire.Ranking("capital", documents))) if isinstance(e, wire.Ranked)
+    ]
+    assert [event.index for event in ranked] == [2, 1, 0]
+    assert ranked[0].score == pytest.approx(1.0)
+    first = answer(wire.GenerateRequest(rank=wire.Ranking("capital", documents, 1)))
+    assert [event.index for event in first if isinstance(event, wire.Ranked)] == [2]
+    assert usage(first) == wire.Usage(input=7)
+
+
+@pytest.mark.parametrize(
+    ("request_", "error"),
+    [
+        (wire.GenerateRequest(embed=("a",), prompts=("a",)), InvalidRequest),
+        (wire.GenerateRequest(), InvalidRequest),
+        (wire.GenerateRequest(embed=("a",), dimensions=10**9), InvalidRequest),
+        (wire.GenerateRequest(embed=("a " * 100,)), ContextLengthExceeded),
+        (wire.GenerateRequest(embed=("a fault=error_before",)), InternalError),
+        (wire.GenerateRequest(embed=("a fault=cut",)), EngineDied),
+    ],
+)
+def test_what_cannot_be_embedded_is_refused(request_: wire.GenerateRequest, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        answer(request_, context=32)

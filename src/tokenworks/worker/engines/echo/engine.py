@@ -17,6 +17,7 @@ from tokenworks.protocols.worker import types as wire
 from tokenworks.worker.engines.base import OptionError, Setup, read_options
 from tokenworks.worker.engines.echo.choice import CallChoice, Choice, answer_words, called_tool
 from tokenworks.worker.engines.echo.faults import FAULTS, Fault, find_fault
+from tokenworks.worker.engines.echo.vectors import DIMENSIONS, MOST_DIMENSIONS, embed, rank
 from tokenworks.worker.engines.echo.words import Vocabulary, split
 from tokenworks.worker.engines.generating import Batch, EngineDied, GeneratingEngine
 
@@ -62,7 +63,7 @@ class Echo(GeneratingEngine):
         if self.options.fault and self.options.fault not in FAULTS:
             raise OptionError(f"--option fault={self.options.fault}: known faults are {', '.join(FAULTS)}")
         self.context = setup.context_length or self.options.context
-        capabilities = setup.capabilities or ("tools", "json_schema")
+        capabilities = setup.capabilities or ("tools", "json_schema", "embeddings", "rerank")
         super().__init__(replace(setup, context_length=self.context, capabilities=capabilities))
         self._vocabulary = Vocabulary()
         self._answers = itertools.count(1)
@@ -85,6 +86,15 @@ class Echo(GeneratingEngine):
         return "".join([*lines, "assistant:"])
 
     async def generate(self, request: wire.GenerateRequest) -> AsyncGenerator[Batch, None]:
+        if not self.alive():
+            raise Unavailable("The engine is restarting.", retry_after=1.0)
+        tasks = (request.messages, request.prompts, request.embed, request.rank)
+        if sum(task is not None for task in tasks) != 1:
+            raise InvalidRequest("Give one of 'messages', 'prompts', 'embed' and 'rank'.", param="messages")
+        if request.embed is not None or request.rank is not None:
+            async for batch in self._measure(request):
+                yield batch
+            return
         plan = self._plan(request)
         if plan.fault_is("error_before"):
             raise InternalError("The engine failed on demand (fault=error_before).", code="engine_error")
@@ -100,6 +110,31 @@ class Echo(GeneratingEngine):
             yield batch
         output = sum(choice.tokens for choice in plan.choices)
         yield [wire.Usage(input=plan.prompt_tokens, output=output * 10 if plan.fault_is("wrong_usage") else output)]
+
+    async def _measure(self, request: wire.GenerateRequest) -> AsyncGenerator[Batch, None]:
+        """Vectors or a ranking: nothing is generated."""
+        texts = [text if isinstance(text, str) else self.detokenize(text) for text in request.embed or ()]
+        if request.rank is not None:
+            texts += [request.rank.query, *request.rank.documents]
+        dimensions = request.dimensions or DIMENSIONS
+        if dimensions > MOST_DIMENSIONS:
+            raise InvalidRequest(f"At most {MOST_DIMENSIONS} dimensions.", param="dimensions")
+        sizes = [len(split(text)) for text in texts]
+        for size in sizes:
+            self._limit(size, None)
+        fault = find_fault(" ".join(texts), self.options.fault, self.options.fault_after)
+        if fault is not None and fault.name == "error_before":
+            raise InternalError("The engine failed on demand (fault=error_before).", code="engine_error")
+        yield [wire.Started(f"echo-{next(self._answers)}", self.setup.model)]
+        if fault is not None:
+            yield await self._fail(fault)
+        for index, text in enumerate(texts if request.embed is not None else ()):
+            yield [wire.Vector(embed(text, dimensions), index)]
+            await self._pause(0)
+        if request.rank is not None:
+            ranked = rank(request.rank.query, request.rank.documents)[: request.rank.top_n]
+            yield [wire.Ranked(score, index) for index, score in ranked]
+        yield [wire.Finish("stop"), wire.Usage(input=sum(sizes))]
 
     async def _run(self, plan: Plan) -> AsyncGenerator[Batch, None]:
         """Every choice in turn, one token each; batches as the pace allows."""
@@ -150,10 +185,6 @@ class Echo(GeneratingEngine):
         return []
 
     def _plan(self, request: wire.GenerateRequest) -> Plan:
-        if not self.alive():
-            raise Unavailable("The engine is restarting.", retry_after=1.0)
-        if (request.messages is None) == (request.prompts is None):
-            raise InvalidRequest("Give either 'messages' or 'prompts'.", param="messages")
         if request.n * len(request.prompts or (0,)) > MOST_CHOICES:
             raise InvalidRequest(f"At most {MOST_CHOICES} choices in one request.", param="n")
         if request.messages is not None:
