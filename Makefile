@@ -4,13 +4,14 @@ HOST ?= 127.0.0.1
 PORT ?= 8080
 DATA ?= .data
 BIN := .venv/bin
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 # The locks are complete, so pip only installs; `--no-deps` because it would refuse the overrides in pyproject.toml.
 INSTALL := pip install --quiet --disable-pip-version-check --no-deps
 COMPILE := .venv/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
 export TOKENWORKS_CACHE_DIR ?= $(CURDIR)/.cache
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check fmt bench run lock clean
+.PHONY: help setup serve test check fmt bench run lock clean services
 
 help: ## list these verbs
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -35,7 +36,11 @@ setup: .venv/dev.stamp .venv-legacy/stamp ## create .venv (and .venv-legacy, for
 serve: .venv/runtime.stamp ## run a provider with a real model: make serve PORT=8080
 	$(BIN)/tokenworks serve --host $(HOST) --port $(PORT) --data-dir $(DATA)
 
-test: setup ## run all tests
+services: ## install the servers that tests start themselves, where they are missing (Debian's packages)
+	@command -v valkey-server >/dev/null || command -v redis-server >/dev/null \
+		|| { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq redis-server >/dev/null; }
+
+test: setup services ## run all tests
 	$(BIN)/python -m pytest $(ARGS)
 
 check: setup ## linters, types, import direction: exactly what CI runs
