@@ -4,7 +4,7 @@ Money is in nano-dollars, `*_at` in Unix seconds, `*_ns` in nanoseconds, all BIG
 migration in `migrations/versions`; a test compares the two.
 """
 
-from sqlalchemy import JSON, BigInteger, Boolean, Column, ForeignKey, Index, MetaData, Table, Text, false
+from sqlalchemy import JSON, BigInteger, Boolean, Column, ForeignKey, Index, LargeBinary, MetaData, Table, Text, false
 
 # Constraints have names, so that a later migration can drop them on any database.
 metadata = MetaData(
@@ -126,4 +126,79 @@ gateway_positions = Table(
     metadata,
     Column("gateway_id", Text, primary_key=True),
     Column("next_sequence", BigInteger, nullable=False),
+)
+
+# A file, an input of message batches or an output of batches; its bytes are the object files/ID of the object store.
+files = Table(
+    "files",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, ForeignKey("projects.id"), nullable=False),
+    Column("purpose", Text, nullable=False),
+    Column("filename", Text, nullable=False),
+    Column("bytes", BigInteger),  # NULL: still coming in
+    Column("sha256", Text),
+    Column("created_ns", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("deleted_at", BigInteger),  # gone for everybody; the object may still have to be removed
+    Index("ix_files_project", "project_id", "created_ns"),
+)
+
+# Tokens of the results that are there.
+BATCH_USAGE = ("input", "cached_input", "cache_write", "output", "reasoning")
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("object", Text, nullable=False),  # batch | message_batch: whose rules it follows
+    Column("project_id", Text, ForeignKey("projects.id"), nullable=False),
+    Column("key_id", Text, ForeignKey("api_keys.id"), nullable=False),
+    Column("endpoint", Text, nullable=False),
+    Column("input_file_id", Text, nullable=False),
+    Column("metadata", JSON(none_as_null=True)),
+    Column("output_seconds", BigInteger),  # how long the output files are kept
+    Column("status", Text, nullable=False),
+    Column("outcome", Text, nullable=False, server_default="completed"),  # what it will be when it ends
+    Column("errors", JSON(none_as_null=True)),
+    Column("model", Text),
+    Column("created_ns", BigInteger, nullable=False),
+    Column("in_progress_at", BigInteger),
+    Column("finalizing_at", BigInteger),
+    Column("cancelling_at", BigInteger),
+    Column("ended_at", BigInteger),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("output_file_id", Text),
+    Column("error_file_id", Text),
+    Column("total", BigInteger, nullable=False, server_default="0"),
+    Column("completed", BigInteger, nullable=False, server_default="0"),
+    Column("failed", BigInteger, nullable=False, server_default="0"),
+    *(Column(name, BigInteger, nullable=False, server_default="0") for name in BATCH_USAGE),
+    Column("leased_ns", BigInteger, nullable=False, server_default="0"),  # batches take turns
+    Column("rests_until_ns", BigInteger, nullable=False, server_default="0"),  # its model could not answer
+    Column("rests", BigInteger, nullable=False, server_default="0"),  # how often in a row
+    Index("ix_batches_project", "project_id", "created_ns"),
+    Index("ix_batches_status", "status"),
+)
+
+# A line of a batch that has not ended. Its request is a piece of the input object; its result waits here until the
+# output is written, so that it and the counts are stored in one transaction.
+batch_lines = Table(
+    "batch_lines",
+    metadata,
+    Column("batch_id", Text, ForeignKey("batches.id"), primary_key=True),
+    Column("number", BigInteger, primary_key=True),
+    Column("custom_id", Text, nullable=False),
+    Column("start", BigInteger, nullable=False),
+    Column("length", BigInteger, nullable=False),
+    Column("crc32", BigInteger, nullable=False),
+    Column("state", Text, nullable=False, server_default="waiting"),  # waiting | leased | done
+    Column("run", BigInteger, nullable=False, server_default="0"),
+    Column("failures", BigInteger, nullable=False, server_default="0"),
+    Column("gateway_id", Text),
+    Column("leased_until_ns", BigInteger),
+    Column("status", BigInteger),
+    Column("body", LargeBinary),
+    Index("ix_batch_lines_state", "batch_id", "state", "number"),
+    Index("ix_batch_lines_gateway", "gateway_id"),
 )
