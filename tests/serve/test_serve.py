@@ -114,7 +114,7 @@ def test_environment_wins_over_the_file_and_the_file_names_the_models(serve: Ser
 
 
 def test_a_second_start_keeps_keys_and_usage_and_the_first_one_leaves_no_process(
-    serve: Serve, tmp_path: Path, echo_config: Path, alive: Callable[[int], bool]
+    serve: Serve, tmp_path: Path, echo_config: Path, alive: Callable[[int], bool], wait_until: Callable[..., Any]
 ) -> None:
     with serve(tmp_path / "data", "--config", str(echo_config)) as server:
         first_key = server.api_key
@@ -125,8 +125,9 @@ def test_a_second_start_keeps_keys_and_usage_and_the_first_one_leaves_no_process
     with serve(tmp_path / "data", "--config", str(echo_config)) as server:
         assert server.api_key == first_key
         assert server.chat("second")[0] == 200
-        _, usage = server.call("GET", "/admin/v1/usage", key=server.admin_key)
-        assert usage["totals"]["attempts"] >= 1
+        # The gateway may answer callers a moment before control does.
+        wait_until(lambda: server.call("GET", "/admin/v1/usage", key=server.admin_key)[0] == 200, "control")
+        wait_until(lambda: _attempts(server) == 2, "the usage of both")
         assert server.stop(signal.SIGINT) == 0
 
 
@@ -222,6 +223,11 @@ def test_killing_control_is_invisible_to_callers(echo_server: Any, wait_until: C
 
 def _answers(server: Any) -> bool:
     return bool(server.chat("still there?")[0] == 200)
+
+
+def _attempts(server: Any) -> int:
+    _, usage = server.call("GET", "/admin/v1/usage", key=server.admin_key)
+    return int(usage["totals"]["attempts"])
 
 
 def _get(server: Any, path: str) -> str:

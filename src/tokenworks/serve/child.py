@@ -66,15 +66,15 @@ class Child:
         try:
             while not self._stopping.is_set():
                 begun = time.monotonic()
-                code = await self._live()
+                code, reason = await self._life_and_reason()
                 starts += 1
                 if self._stopping.is_set():
                     return
                 if code == CANNOT_START and starts == 1:
-                    raise CannotStart("\n".join(self._tail) or f"{self.name} {describe(code)}")
+                    raise CannotStart("\n".join(self._tail) or reason)
                 pause = backoff.next(time.monotonic() - begun)
-                self._terminal.warn(f"{self.name} {describe(code)}; starts again in {pause:g} s")
-                self._note(f"{describe(code)}; starts again in {pause:g} s")
+                self._terminal.warn(f"{self.name} {reason}; starts again in {pause:g} s")
+                self._note(f"{reason}; starts again in {pause:g} s")
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), pause)
         finally:
@@ -101,6 +101,14 @@ class Child:
         if self.pid is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
+
+    async def _life_and_reason(self) -> tuple[int | None, str]:
+        """The exit code of one life and how it ended; None when the machine did not let it begin."""
+        try:
+            code = await self._live()
+        except OSError as error:  # no memory, no more processes or files: may pass
+            return None, f"cannot be started ({error.strerror})"
+        return code, describe(code)
 
     async def _live(self) -> int:
         """One life of the process, from start to end: its exit code."""

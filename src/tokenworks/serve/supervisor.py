@@ -16,6 +16,8 @@ GATEWAY_GRACE = 35.0
 """Seconds: longer than the gateway's own limit for answers in progress."""
 GRACE = 10.0
 ASK_EVERY = 0.1
+ANSWER_WITHIN = 30.0
+"""Readiness means a real answer of the model, and a large one is slow at first."""
 EXPLAIN_EVERY = 15.0
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -23,15 +25,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Supervisor:
     """`run` returns the exit code: 0 after a wanted stop, 2 when a child cannot start, 130 after a forced stop."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        url: str,
-        *,
-        logs: Path,
-        terminal: Terminal,
-        ready: Callable[[], None],
-    ) -> None:
+    def __init__(self, plan: Plan, url: str, *, logs: Path, terminal: Terminal, ready: Callable[[], None]) -> None:
         def child(command: Command) -> Child:
             return Child(command.name, command.arguments, logs=logs, terminal=terminal)
 
@@ -104,7 +98,7 @@ class Supervisor:
 def ask(url: str, path: str) -> tuple[int, bytes]:
     """Status and body; 0 when nothing answers. Standard library: this process stays small."""
     parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=2)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=ANSWER_WITHIN)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()
