@@ -3,9 +3,19 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from tokenworks.snapshot.framing import FrameError, Reader, encode
-from tokenworks.snapshot.records import Beat, Delta, Full, KeyRecord, ModelRecord, TargetRecord, UpstreamRecord
+from tokenworks.snapshot.records import (
+    Beat,
+    Delta,
+    Full,
+    KeyRecord,
+    LimitRecord,
+    ModelRecord,
+    TargetRecord,
+    UpstreamRecord,
+)
 from tokenworks.snapshot.state import State, diff, is_empty
 
 _name = st.sampled_from("abcdef")
@@ -19,8 +29,26 @@ _models = st.lists(
 _upstreams = st.lists(
     st.builds(UpstreamRecord, _name, _name, st.just(("p",)), _name, st.none() | st.binary(max_size=2)), max_size=6
 )
+_limits = st.lists(
+    st.builds(
+        LimitRecord,
+        st.sampled_from(("key", "project")),
+        _name,
+        st.none() | _name,
+        st.sampled_from(("requests", "tokens")),
+        st.integers(0, 2),
+        st.sampled_from((0, 60)),
+        st.sampled_from(("", "month")),
+        st.booleans(),
+    ),
+    max_size=6,
+)
 _state = st.builds(
-    lambda keys, models, upstreams: State.of(keys=keys, models=models, upstreams=upstreams), _keys, _models, _upstreams
+    lambda keys, models, upstreams, limits: State.of(keys=keys, models=models, upstreams=upstreams, limits=limits),
+    _keys,
+    _models,
+    _upstreams,
+    _limits,
 )
 
 
@@ -41,7 +69,7 @@ def test_any_history_is_the_same_by_deltas(states: list[State]) -> None:
 
 @given(_state, _state)
 def test_a_delta_is_empty_exactly_when_nothing_changed(old: State, new: State) -> None:
-    same = (old.keys, old.models, old.upstreams) == (new.keys, new.models, new.upstreams)
+    same = replace(old, revision=0) == replace(new, revision=0)
     assert is_empty(diff(old, replace(new, revision=7))) == same
 
 
@@ -50,6 +78,13 @@ def test_a_state_never_changes() -> None:
     new = old.apply(Delta(2, keys=(KeyRecord("2", "d2", "p", "o"),), removed_keys=("d1",)))
     assert list(old.keys) == ["d1"]
     assert list(new.keys) == ["d2"]
+
+
+def test_a_limit_is_replaced_by_what_it_counts_and_removed_by_its_name() -> None:
+    old = LimitRecord("project", "p", "m", "requests", 5, 60)
+    state = State.of(revision=1, limits=[old]).apply(Delta(2, limits=(structs.replace(old, limit=9, strict=True),)))
+    assert [limit.limit for limit in state.limits.values()] == [9]
+    assert state.apply(Delta(3, removed_limits=(old.name,))).limits == {}
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -21,6 +21,37 @@ class KeyRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """Unix seconds."""
     models: tuple[str, ...] | None = None
     """None: every model."""
+    scopes: tuple[str, ...] | None = None
+    """What it may do: inference | files | batches. None: everything."""
+    regions: tuple[str, ...] | None = None
+    """Where its requests may be answered. None: everywhere."""
+    networks: tuple[str, ...] | None = None
+    """Where it may be used from, in CIDR notation. None: from everywhere."""
+
+
+class LimitRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """At most `limit` of one kind, in a window of some seconds or in a period of the calendar (UTC)."""
+
+    scope: str
+    """key | project | organization | model: whose requests are counted together."""
+    id: str
+    """The id of the key, project or organization; the public name of the model."""
+    model: str | None
+    """Only requests for this model count. None: all of them."""
+    kind: str
+    """requests | input_tokens | output_tokens | tokens | uncached_input_tokens | concurrency | spend_nano_usd"""
+    limit: int
+    window: int = 0
+    """Seconds. 0: no window, which concurrency and a `period` have."""
+    period: str = ""
+    """"" | day | week | month | total"""
+    strict: bool = False
+    """Never exceeded by one unit, so the worst case is reserved."""
+
+    @property
+    def name(self) -> str:
+        """What tells it from every other limit; its own `limit` and `strict` may change."""
+        return "\t".join((self.scope, self.id, self.model or "", self.kind, str(self.window), self.period))
 
 
 class LimitsRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -91,18 +122,21 @@ class Full(msgspec.Struct, tag="full", frozen=True):
     keys: tuple[KeyRecord, ...]
     models: tuple[ModelRecord, ...]
     upstreams: tuple[UpstreamRecord, ...]
+    limits: tuple[LimitRecord, ...] = ()
 
 
 class Delta(msgspec.Struct, tag="delta", frozen=True, omit_defaults=True):
-    """`removed_*` hold digests of keys, names of models, ids of upstreams."""
+    """`removed_*` hold digests of keys, names of models, ids of upstreams, names of limits."""
 
     revision: int
     keys: tuple[KeyRecord, ...] = ()
     models: tuple[ModelRecord, ...] = ()
     upstreams: tuple[UpstreamRecord, ...] = ()
+    limits: tuple[LimitRecord, ...] = ()
     removed_keys: tuple[str, ...] = ()
     removed_models: tuple[str, ...] = ()
     removed_upstreams: tuple[str, ...] = ()
+    removed_limits: tuple[str, ...] = ()
 
 
 class Beat(msgspec.Struct, tag="beat", frozen=True):

@@ -5,7 +5,17 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from tokenworks.snapshot.framing import FrameError
-from tokenworks.snapshot.records import VERSION, Beat, Delta, Frame, Full, KeyRecord, ModelRecord, UpstreamRecord
+from tokenworks.snapshot.records import (
+    VERSION,
+    Beat,
+    Delta,
+    Frame,
+    Full,
+    KeyRecord,
+    LimitRecord,
+    ModelRecord,
+    UpstreamRecord,
+)
 
 T = TypeVar("T")
 
@@ -21,6 +31,8 @@ class State:
     """By public name."""
     upstreams: Mapping[str, UpstreamRecord] = field(default_factory=dict)
     """By id."""
+    limits: Mapping[str, LimitRecord] = field(default_factory=dict)
+    """By `LimitRecord.name`."""
 
     @classmethod
     def of(
@@ -30,12 +42,14 @@ class State:
         keys: Iterable[KeyRecord] = (),
         models: Iterable[ModelRecord] = (),
         upstreams: Iterable[UpstreamRecord] = (),
+        limits: Iterable[LimitRecord] = (),
     ) -> "State":
         return cls(
             revision,
             {key.digest: key for key in keys},
             {model.name: model for model in models},
             {upstream.id: upstream for upstream in upstreams},
+            {limit.name: limit for limit in limits},
         )
 
     def full(self) -> Full:
@@ -45,6 +59,7 @@ class State:
             tuple(self.keys.values()),
             tuple(self.models.values()),
             tuple(self.upstreams.values()),
+            tuple(self.limits.values()),
         )
 
     def apply(self, frame: Frame) -> "State":
@@ -54,7 +69,13 @@ class State:
                 raise FrameError(
                     f"snapshot version {frame.version}, this gateway reads {VERSION}: upgrade the older one"
                 )
-            return State.of(revision=frame.revision, keys=frame.keys, models=frame.models, upstreams=frame.upstreams)
+            return State.of(
+                revision=frame.revision,
+                keys=frame.keys,
+                models=frame.models,
+                upstreams=frame.upstreams,
+                limits=frame.limits,
+            )
         if isinstance(frame, Beat):
             if frame.revision != self.revision:
                 raise FrameError(
@@ -68,6 +89,7 @@ class State:
             _merge(self.keys, {key.digest: key for key in frame.keys}, frame.removed_keys),
             _merge(self.models, {model.name: model for model in frame.models}, frame.removed_models),
             _merge(self.upstreams, {upstream.id: upstream for upstream in frame.upstreams}, frame.removed_upstreams),
+            _merge(self.limits, {limit.name: limit for limit in frame.limits}, frame.removed_limits),
         )
 
 
@@ -78,9 +100,11 @@ def diff(old: State, new: State) -> Delta:
         keys=_changed(old.keys, new.keys),
         models=_changed(old.models, new.models),
         upstreams=_changed(old.upstreams, new.upstreams),
+        limits=_changed(old.limits, new.limits),
         removed_keys=_removed(old.keys, new.keys),
         removed_models=_removed(old.models, new.models),
         removed_upstreams=_removed(old.upstreams, new.upstreams),
+        removed_limits=_removed(old.limits, new.limits),
     )
 
 
