@@ -202,3 +202,54 @@ batch_lines = Table(
     Index("ix_batch_lines_state", "batch_id", "state", "number"),
     Index("ix_batch_lines_gateway", "gateway_id"),
 )
+
+# A stored response or a prediction: what its caller sees, and what it was asked.
+answers = Table(
+    "answers",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),  # response | prediction
+    Column("project_id", Text, ForeignKey("projects.id"), nullable=False),
+    Column("model", Text, nullable=False),
+    Column("status", Text, nullable=False),  # in the words of its protocol
+    Column("ended", Boolean(create_constraint=False), nullable=False),
+    Column("created_ns", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("leased_until_ns", BigInteger),  # NULL: ended
+    Column("previous_id", Text),
+    Column("body", LargeBinary, nullable=False),
+    Column("input", LargeBinary, nullable=False),
+    Column("event_count", BigInteger, nullable=False, server_default="0"),
+    Column("webhook_url", Text),
+    Column("webhook_events", JSON(none_as_null=True)),
+    Index("ix_answers_project", "project_id", "kind", "created_ns"),
+    Index("ix_answers_leased_until_ns", "leased_until_ns"),
+    Index("ix_answers_expires_at", "expires_at"),
+)
+
+answer_events = Table(
+    "answer_events",
+    metadata,
+    Column("answer_id", Text, ForeignKey("answers.id", ondelete="CASCADE"), primary_key=True),
+    Column("first", BigInteger, primary_key=True),
+    Column("count", BigInteger, nullable=False),
+    Column("packed", LargeBinary, nullable=False),
+)
+
+# A webhook that waits to be delivered, in the order of its answer's `number`; gone when it was, or was given up.
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("answer_id", Text, nullable=False),
+    Column("project_id", Text, nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("attempts", BigInteger, nullable=False, server_default="0"),
+    Column("due_ns", BigInteger, nullable=False),
+    Index("ix_webhook_deliveries_due_ns", "due_ns"),
+    Index("ix_webhook_deliveries_answer", "answer_id", "number"),
+)
