@@ -30,6 +30,8 @@ class TokenworksError(Exception):
 
     status = 500
     code = "internal_error"
+    request_id = ""
+    """Of the request that failed: set by the edge, for protocols that tell it in the body."""
 
     def __init__(
         self,

@@ -101,6 +101,31 @@ class Finished:
 
 
 @dataclass(slots=True)
+@dataclass(slots=True)
+class Paused(Finished):
+    """The model waits to be called again with what it said; a protocol without pauses shows it as stopped."""
+
+
+@dataclass(slots=True)
+class WindowFull(Finished):
+    """The context window was full before the maximum was reached; elsewhere that is the same."""
+
+
+@dataclass(slots=True)
+class Timing:
+    """Seconds: before the upstream was asked, until its first output, and from there to its end.
+
+    Told by the gateway as the last event, to callers whose request is `timed`."""
+
+    queue: float
+    prompt: float
+    completion: float
+
+    @property
+    def total(self) -> float:
+        return self.prompt + self.completion
+
+
 class Failed:
     error: TokenworksError
 

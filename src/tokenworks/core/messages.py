@@ -43,6 +43,7 @@ class ToolCall:
     id: str
     name: str
     arguments: str
+    cache_ttl: str | None = None
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ from importlib import import_module
 from tokenworks.protocols.base import Codec
 
 PROTOCOLS = {
+    "anthropic_messages": "tokenworks.protocols.anthropic_messages.codec:CODEC",
     "openai_chat": "tokenworks.protocols.openai_chat.codec:CODEC",
     "openai_completions": "tokenworks.protocols.openai_completions.codec:CODEC",
     "openai_embeddings": "tokenworks.protocols.openai_embeddings.codec:CODEC",

@@ -5,7 +5,7 @@ speak and only looks at them; otherwise `Translation` (translation.py) goes thro
 same `Observation` what went by, and that is all the meter ever reads.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -93,6 +93,11 @@ class Codec(Protocol):
     stream_comment: bytes
     """What keeps a waiting client alive and means nothing to it."""
 
+def bearer(credential: str) -> dict[str, str]:
+    """The headers by which most protocols tell a key."""
+    return {"authorization": f"Bearer {credential}"}
+
+
     # To serve it.
     def response_id(self, request_id: str) -> str:
         """An id in this protocol's style."""
@@ -129,6 +134,10 @@ class Codec(Protocol):
         """Raises ValueError when the body is not a complete answer."""
         ...
 
+    def headers(self, credential: str) -> dict[str, str]:
+        """How an upstream is told our key."""
+        ...
+
     def stream_reader(self, quirks: Collection[str] = ()) -> StreamReader:
         """`quirks` are the endpoint's deviations, by the names of snapshot.records.UpstreamRecord."""
         ...
@@ -143,3 +152,23 @@ class OwnStatuses(Protocol):
     """A codec whose protocol tells errors by other status codes than core.errors."""
 
     def error_status(self, error: TokenworksError) -> int: ...
+@runtime_checkable
+class OwnHeaders(Protocol):
+    """A codec whose whole answers carry headers of their own."""
+
+    def answer_headers(self, observation: Observation) -> list[tuple[bytes, bytes]]: ...
+
+
+@runtime_checkable
+class ReadsHeaders(Protocol):
+    """A codec whose requests also speak in headers, named in lower case."""
+
+    def read_headers(self, request: Request, headers: Mapping[str, str]) -> None:
+        """Notes in the request what they say. InvalidRequest for what they forbid."""
+        ...
+
+    def upstream_headers(self, request: Request) -> dict[str, str]:
+        """What an upstream is told beside the body and our key."""
+        ...
+
+

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from tokenworks.core.errors import InvalidRequest, TokenworksError, UpstreamBroken
 from tokenworks.core.events import FinishReason
 from tokenworks.core.request import Request
-from tokenworks.protocols.base import Observation, StreamReader, StreamWriter
+from tokenworks.protocols.base import Observation, StreamReader, StreamWriter, bearer
 
 NOT_STREAMED = "answers of this protocol are never streamed"
 
@@ -22,6 +22,7 @@ class WholeOnly:
 
     stream_content_type = b"application/json"
     stream_comment = b""
+    headers = staticmethod(bearer)
 
     def stream_writer(self, request: Request, response_id: str, created: int) -> StreamWriter:
         raise NotImplementedError(NOT_STREAMED)

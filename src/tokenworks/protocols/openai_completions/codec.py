@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from tokenworks.core.request import Prompts, Request
-from tokenworks.protocols.base import Codec, Observation
+from tokenworks.protocols.base import Codec, Observation, bearer
 from tokenworks.protocols.openai_chat import errors
 from tokenworks.protocols.openai_completions import requests, responses, stream
 
@@ -16,6 +16,7 @@ class OpenAICompletions:
     stream_comment = b": keep-alive\n\n"
 
     decode_request = staticmethod(requests.decode_request)
+    headers = staticmethod(bearer)
     encode_request = staticmethod(requests.encode_request)
     rewrite_request = staticmethod(requests.rewrite_request)
     encode_response = staticmethod(responses.encode_response)

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from tokenworks.core.request import Conversation, Request
-from tokenworks.protocols.base import Codec, Observation
+from tokenworks.protocols.base import Codec, Observation, bearer
 from tokenworks.protocols.openai_responses import errors, items, requests, responses, stream
 
 
@@ -15,6 +15,7 @@ class OpenAIResponses:
     stream_comment = b": keep-alive\n\n"
 
     decode_request = staticmethod(requests.decode_request)
+    headers = staticmethod(bearer)
     encode_request = staticmethod(requests.encode_request)
     rewrite_request = staticmethod(requests.rewrite_request)
     encode_response = staticmethod(responses.encode_response)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from tokenworks.core.errors import TokenworksError
 from tokenworks.core.request import Prompts, Request
-from tokenworks.protocols.base import Codec, Observation
+from tokenworks.protocols.base import Codec, Observation, bearer
 from tokenworks.protocols.tgi import embed, errors, requests, responses, stream
 
 
@@ -18,6 +18,7 @@ class TGI:
     stream_content_type = b"text/event-stream"
     stream_comment = b": keep-alive\n\n"
 
+    headers = staticmethod(bearer)
     encode_request = staticmethod(requests.encode_request)
     rewrite_request = staticmethod(requests.rewrite_request)
     encode_response = staticmethod(responses.encode_response)

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from tokenworks.core.errors import TokenworksError
 from tokenworks.core.events import Event
 from tokenworks.core.request import Conversation, Embeddings, Prompts, Request, Rerank
-from tokenworks.protocols.base import Codec, Observation, Relay, StreamWriter
+from tokenworks.protocols.base import Codec, Observation, Relay, StreamWriter, bearer
 from tokenworks.protocols.openai_chat.errors import read_error
 from tokenworks.protocols.worker import requests, stream, types
 
@@ -20,6 +20,7 @@ class Worker:
     stream_content_type = types.FRAMES
     stream_comment = b""
 
+    headers = staticmethod(bearer)
     encode_request = staticmethod(requests.encode_request)
     read_response = staticmethod(stream.read_response)
     read_error = staticmethod(read_error)
