@@ -52,7 +52,7 @@ def list_keys(
     if json:
         output.print_json(found["data"])
     else:
-        columns = ("ID", "NAME", "KEY", "MODELS", "CREATED", "LAST USED", "STATE")
+        columns = ("ID", "NAME", "KEY", "MODELS", "STATE", "LAST USED")
         output.print_table(columns, map(_row, found["data"]), wrap=("NAME", "MODELS", "LAST USED", "STATE"))
 
 
@@ -76,7 +76,7 @@ def revoke(
 def _row(key: dict[str, Any]) -> tuple[object, ...]:
     models = ", ".join(key["models"]) if key["models"] is not None else "all"
     used = output.when(key["last_used_at"])
-    return key["id"], key["name"], key["redacted"], models, output.day(key["created_at"]), used, _state(key)
+    return key["id"], key["name"], key["redacted"], models, _state(key), used
 
 
 def _state(key: dict[str, Any]) -> Text:

@@ -13,8 +13,6 @@ from rich.text import Text
 
 FAILED, USAGE = 1, 2
 
-NARROWEST = 10
-"""Characters of a column that wraps."""
 PIPE_WIDTH = 1000
 """Through a pipe nothing is cut off."""
 
@@ -44,10 +42,7 @@ def print_table(
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
         justify: Literal["left", "right"] = "right" if column in right else "left"
-        wraps = column in wrap
-        table.add_column(
-            column, justify=justify, no_wrap=not wraps, overflow="fold", min_width=NARROWEST if wraps else None
-        )
+        table.add_column(column, justify=justify, no_wrap=column not in wrap, overflow="fold", min_width=len(column))
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
     console.print(table)
@@ -61,10 +56,6 @@ def note(message: str) -> None:
 def when(seconds: float | None) -> str:
     """Unix seconds in local time; a dash for never."""
     return "–" if seconds is None else datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
-
-
-def day(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d")
 
 
 def file_size(count: int | None) -> str:
