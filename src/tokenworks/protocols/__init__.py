@@ -16,6 +16,7 @@ PROTOCOLS = {
     "rerank": "tokenworks.protocols.rerank.codec:CODEC",
     "openai_responses": "tokenworks.protocols.openai_responses.codec:CODEC",
     "tgi": "tokenworks.protocols.tgi.codec:CODEC",
+    "replicate": "tokenworks.protocols.replicate.codec:CODEC",
     "worker": "tokenworks.protocols.worker.codec:CODEC",
 }
 
