@@ -18,8 +18,6 @@ from tokenworks.protocols.whole import WholeRelay
 _DECODER = msgspec.json.Decoder(wire.Answer)
 _SKIM = msgspec.json.Decoder(wire.Skimmed)
 _ENCODE = msgspec.json.Encoder().encode
-_MOST = 3.4028235677973366e38
-"""A larger number has no float32."""
 
 
 def read_response(body: bytes) -> list[Event]:
@@ -50,7 +48,7 @@ def _values(given: str | list[float]) -> list[float]:
 
 
 def _base64(values: list[float]) -> str:
-    packed = array("f", [max(-_MOST, min(value, _MOST)) for value in values])
+    packed = array("f", values)
     if sys.byteorder == "big":
         packed.byteswap()
     return b64encode(packed).decode()

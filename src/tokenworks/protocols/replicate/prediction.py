@@ -44,7 +44,9 @@ class Prediction(msgspec.Struct):
         """Take in what the model says. Its finish and its failure are told by `succeed` and `fail`."""
         match event:
             case TextDelta():
-                self.output = [*(self.output or ()), event.text]
+                if self.output is None:
+                    self.output = []
+                self.output.append(event.text)
             case ReasoningDelta():
                 self.logs += event.text
             case UsageReport(usage):
