@@ -43,7 +43,10 @@ def usage(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     json: AsJson = False,
 ) -> None:
-    """List the attempts, newest first, and the totals of all that match."""
+    """List the attempts, newest first, and the totals of all that match.
+
+    VIA is the upstream that answered; FIRST and TOTAL are seconds to its first token and to its end.
+    """
     wanted = {"start": since, "end": until, "model": model, "key_id": key_id}
     query = {name: str(value) for name, value in wanted.items() if value is not None}
     client = connection.administrator(url, key, data_dir)
@@ -68,10 +71,10 @@ def usage(
 
 def _print(attempts: list[dict[str, Any]], totals: dict[str, Any]) -> None:
     output.print_table(
-        ("TIME", "MODEL", "UPSTREAM", "INPUT", "OUTPUT", "FIRST", "TOTAL", "USD", "OUTCOME"),
+        ("TIME", "MODEL", "VIA", "INPUT", "OUTPUT", "FIRST", "TOTAL", "USD", "OUTCOME"),
         map(_row, attempts),
         right=("INPUT", "OUTPUT", "FIRST", "TOTAL", "USD"),
-        wrap=("MODEL", "UPSTREAM", "OUTCOME"),
+        wrap=("MODEL", "VIA", "OUTCOME"),
     )
     tokens = totals["usage"]
     shown = f", {len(attempts)} shown" if len(attempts) < totals["attempts"] else ""
@@ -101,4 +104,4 @@ def _input(tokens: dict[str, int]) -> int:
 
 
 def _seconds(nanoseconds: int | None) -> str:
-    return "–" if nanoseconds is None else f"{nanoseconds / 1e9:.2f} s"
+    return "–" if nanoseconds is None else f"{nanoseconds / 1e9:.2f}"
