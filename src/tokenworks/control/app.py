@@ -20,6 +20,9 @@ from tokenworks import __version__
 from tokenworks.config import ConfigError, Configuration, load
 from tokenworks.control import errors, internal, settings
 from tokenworks.control.admin import keys, models, usage
+from tokenworks.control.answers import router as answers_router
+from tokenworks.control.answers.service import Answers
+from tokenworks.control.answers.webhooks import Webhooks
 from tokenworks.control.bootstrap import bootstrap
 from tokenworks.control.fleet import Fleet
 from tokenworks.control.guard import Guard
@@ -71,7 +74,7 @@ async def _run(chosen: Settings, listener: socket.socket) -> None:
     upstreams = endpoints(configuration, cluster_key, chosen.environment)
     database = Database(chosen.database or sqlite_url(chosen.data_dir / "control.db"))
     try:
-        services = await _prepare(chosen, database, offered, upstreams)
+        services = await _prepare(chosen, database, cluster_key, offered, upstreams)
         guarded = Guard(application(services), database, internal_token(cluster_key), services.clock)
         await _serve(guarded, services, listener)
     finally:
@@ -102,7 +105,11 @@ def _offers(chosen: Settings, configuration: Configuration) -> dict[str, Offer]:
 
 
 async def _prepare(
-    chosen: Settings, database: Database, offered: dict[str, Offer], upstreams: list[UpstreamRecord]
+    chosen: Settings,
+    database: Database,
+    cluster_key: bytes,
+    offered: dict[str, Offer],
+    upstreams: list[UpstreamRecord],
 ) -> Services:
     """The database at its newest schema, and everything that it says published."""
     clock: Clock = SystemClock()
@@ -121,7 +128,10 @@ async def _prepare(
         raise StartupError(f"the database {database.name} cannot be used: {describe(error)}") from error
     announcer.announce_keys(valid)
     announcer.announce_models(replicas.replicas)
-    return Services(database, publisher, announcer, replicas, JournalIngest(database), offered, clock)
+    ingest = JournalIngest(database)
+    webhooks = Webhooks(database, cluster_key, clock, chosen.webhook_hosts)
+    answers = Answers(database, clock, webhooks.wake)
+    return Services(database, publisher, announcer, replicas, ingest, offered, clock, answers, webhooks)
 
 
 def application(services: Services) -> FastAPI:
@@ -134,6 +144,7 @@ def application(services: Services) -> FastAPI:
     for slice_ in (keys, usage, models):
         app.include_router(slice_.router, dependencies=admin_key)
     app.include_router(internal.router)
+    app.include_router(answers_router.router)
     return app
 
 
@@ -169,7 +180,7 @@ class _Server(uvicorn.Server):
 
 
 async def _serve(app: ASGIApp, services: Services, listener: socket.socket) -> None:
-    async with _expiring(services.fleet):
+    async with _expiring(services.fleet), services.answers.running(), services.webhooks.running():
         await _Server(app, services.publisher).serve(sockets=[listener])
 
 

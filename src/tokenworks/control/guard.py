@@ -11,6 +11,8 @@ import hmac
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tokenworks.answers.records import LARGEST_SAVE
+from tokenworks.answers.records import PATH as ANSWERS
 from tokenworks.control import errors
 from tokenworks.control.storage import api_keys, tenants
 from tokenworks.control.storage.database import Database
@@ -22,6 +24,7 @@ JOURNAL_LIMIT = 4 * 1024 * 1024
 BODY_SECONDS = 30.0
 _INTERNAL = "/internal/"
 _ADMIN = ("/admin/", "/v1/organization/")
+_LIMITS = {"/internal/v1/journal/": JOURNAL_LIMIT, f"{ANSWERS}/": LARGEST_SAVE}
 
 
 class ClientGone(Exception):
@@ -39,7 +42,7 @@ class Guard:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         headers = Headers(scope=scope)
-        limit = JOURNAL_LIMIT if scope["path"].startswith("/internal/v1/journal/") else BODY_LIMIT
+        limit = next((limit for path, limit in _LIMITS.items() if scope["path"].startswith(path)), BODY_LIMIT)
         try:
             await self._admit(scope["path"], headers.get("authorization", ""))
             receive = await _bounded(headers, receive, limit)

@@ -25,6 +25,8 @@ class Settings:
     database: str | None = None
     config: Path | None = None
     local_models: tuple[str, ...] = ()
+    webhook_hosts: tuple[str, ...] = ()
+    """Hosts that webhooks may go to though they are not on the public internet."""
     log_level: str = "info"
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -51,17 +53,23 @@ def read(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
     if given.log_level not in LOG_LEVELS:
         raise StartupError(f"--log-level: {given.log_level!r} is not one of {', '.join(LOG_LEVELS)}")
     key_file = given.cluster_key_file or environment.get("TOKENWORKS_CLUSTER_KEY_FILE") or data_dir / "cluster.key"
-    named = [name.strip() for name in environment.get(f"{PREFIX}LOCAL_MODEL", "").split(",")]
+    named = _listed(environment, "LOCAL_MODEL")
+    hosts = given.webhook_host or _listed(environment, "WEBHOOK_HOST")
     return Settings(
         listen=listen,
         data_dir=data_dir,
         cluster_key_file=Path(key_file).absolute(),
         database=given.database or None,
         config=Path(given.config).absolute() if given.config else None,
-        local_models=tuple(dict.fromkeys(given.local_model or filter(None, named))),
+        local_models=tuple(dict.fromkeys(given.local_model or named)),
+        webhook_hosts=tuple(hosts),
         log_level=given.log_level,
         environment=environment,
     )
+
+
+def _listed(environment: Mapping[str, str], name: str) -> list[str]:
+    return [each.strip() for each in environment.get(PREFIX + name, "").split(",") if each.strip()]
 
 
 def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
@@ -87,5 +95,11 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         action="append",
         metavar="NAME",
         help="a model that a worker of ours serves; repeatable, the first one is the default model",
+    )
+    parser.add_argument(
+        "--webhook-host",
+        action="append",
+        metavar="HOST",
+        help="a host of your own network that webhooks may be sent to; repeatable, public ones always are",
     )
     return parser
