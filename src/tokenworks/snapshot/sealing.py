@@ -63,6 +63,12 @@ def internal_token(cluster_key: bytes) -> str:
     return base64.urlsafe_b64encode(_derive(cluster_key, b"tokenworks internal token 1")).decode().rstrip("=")
 
 
+def webhook_secret(cluster_key: bytes, project_id: str) -> str:
+    """What signs a project's webhooks, in the form of Standard Webhooks. Nothing is stored: both sides derive it."""
+    secret = _derive(cluster_key, f"tokenworks webhooks 1 {project_id}".encode())
+    return f"whsec_{base64.b64encode(secret).decode()}"
+
+
 def seal(cluster_key: bytes, upstream: str, secret: str) -> bytes:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # costs a gateway without credentials too much
 
@@ -87,7 +93,7 @@ def unseal(cluster_key: bytes, upstream: str, sealed: bytes) -> str:
         ) from error
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)
 def _derive(cluster_key: bytes, purpose: bytes) -> bytes:
     """HKDF-SHA256 (RFC 5869) without salt, one block."""
     extracted = hmac.digest(bytes(hashlib.sha256().digest_size), cluster_key, "sha256")

@@ -1,0 +1,109 @@
+"""Delivers webhooks: signed, in order for each answer, the last one again and again until somebody takes it."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+
+import aiohttp
+from sqlalchemy.exc import SQLAlchemyError
+
+from tokenworks.control.answers.addresses import check_url, connector
+from tokenworks.control.storage import deliveries
+from tokenworks.control.storage.database import Database, describe
+from tokenworks.control.storage.deliveries import Delivery
+from tokenworks.core.clock import Clock
+from tokenworks.core.errors import InvalidRequest
+from tokenworks.protocols.webhooks import sign
+from tokenworks.snapshot.sealing import webhook_secret
+
+LOOK_SECONDS = 1.0
+AT_ONCE = 16
+TIMEOUT = aiohttp.ClientTimeout(total=10, sock_connect=5)
+LAST_EVENT = "completed"
+TRIES = 10
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 300.0
+"""With TRIES tries the last one is made after about a quarter of an hour."""
+_NANO = 1_000_000_000
+
+log = logging.getLogger(__name__)
+
+
+class Webhooks:
+    """`allowed` hosts may be private ones. `wake` says that something may be due."""
+
+    def __init__(self, database: Database, cluster_key: bytes, clock: Clock, allowed: Collection[str]) -> None:
+        self._database = database
+        self._cluster_key = cluster_key
+        self._clock = clock
+        self._allowed = frozenset(allowed)
+        self._woken = asyncio.Event()
+
+    def check(self, url: str) -> None:
+        """InvalidRequest for a URL that can never be called."""
+        check_url(url, self._allowed)
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self._loop(), name="webhooks")
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def _loop(self) -> None:
+        async with aiohttp.ClientSession(
+            connector=connector(self._allowed), cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
+        ) as session:
+            while True:
+                try:
+                    while waiting := await self._due():
+                        await asyncio.gather(*[self._deliver(session, each) for each in waiting])
+                except SQLAlchemyError as error:
+                    log.error("webhooks cannot be read or noted: %s", describe(error))
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._woken.wait(), LOOK_SECONDS)
+                self._woken.clear()
+
+    async def _due(self) -> list[Delivery]:
+        async with self._database.read() as connection:
+            return await deliveries.due(connection, self._clock.now_ns(), AT_ONCE)
+
+    async def _deliver(self, session: aiohttp.ClientSession, delivery: Delivery) -> None:
+        problem = await self._send(session, delivery)
+        tries = delivery.attempts + 1
+        again = problem is not None and delivery.event == LAST_EVENT and tries < TRIES
+        async with self._database.write() as connection:
+            if again:
+                pause = min(FIRST_PAUSE * 2**delivery.attempts, LONGEST_PAUSE)
+                await deliveries.postpone(connection, delivery.id, self._clock.now_ns() + int(pause * _NANO))
+            else:
+                await deliveries.remove(connection, delivery.id)
+        if problem is not None:
+            what = "is tried again" if again else "is given up"
+            log.warning("webhook %s of %s %s: %s", delivery.event, delivery.answer_id, what, problem)
+
+    async def _send(self, session: aiohttp.ClientSession, delivery: Delivery) -> str | None:
+        """None when somebody took it, else why not."""
+        secret = webhook_secret(self._cluster_key, delivery.project_id)
+        now = self._clock.now_ns() // _NANO
+        headers = sign([secret], delivery.id, now, delivery.body)
+        headers |= {"content-type": "application/json", "user-agent": "tokenworks-webhooks"}
+        try:
+            # An address in the URL itself is never resolved, so it is judged here.
+            check_url(delivery.url, self._allowed)
+            async with session.post(
+                delivery.url, data=delivery.body, headers=headers, timeout=TIMEOUT, allow_redirects=False
+            ) as response:
+                return None if 200 <= response.status < 300 else f"status {response.status}"
+        except InvalidRequest as error:
+            return error.message
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            return str(error) or type(error).__name__

@@ -1,0 +1,69 @@
+"""Webhooks that wait to be delivered."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from tokenworks.control.keys import new_id
+from tokenworks.control.storage.tables import webhook_deliveries
+
+_OWN = webhook_deliveries.c
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    id: str
+    answer_id: str
+    project_id: str
+    event: str
+    url: str
+    body: bytes
+    attempts: int
+
+
+_COLUMNS = tuple(_OWN[name] for name in Delivery.__slots__)
+
+
+async def add(
+    connection: AsyncConnection,
+    answer_id: str,
+    project_id: str,
+    events: Sequence[str],
+    url: str,
+    body: bytes,
+    *,
+    now_ns: int,
+) -> None:
+    for event in events:
+        number = select(func.coalesce(func.max(_OWN.number), 0) + 1).where(_OWN.answer_id == answer_id)
+        await connection.execute(
+            insert(webhook_deliveries).values(
+                id=new_id("msg"),
+                answer_id=answer_id,
+                project_id=project_id,
+                number=number.scalar_subquery(),
+                event=event,
+                url=url,
+                body=body,
+                due_ns=now_ns,
+            )
+        )
+
+
+async def due(connection: AsyncConnection, now_ns: int, limit: int) -> list[Delivery]:
+    """Of each answer only the first that waits: its later ones tell what came after it."""
+    earlier = webhook_deliveries.alias()
+    first = ~select(earlier.c.id).where(earlier.c.answer_id == _OWN.answer_id, earlier.c.number < _OWN.number).exists()
+    query = select(*_COLUMNS).where(_OWN.due_ns <= now_ns, first).order_by(_OWN.due_ns).limit(limit)
+    return [Delivery(*row) for row in await connection.execute(query)]
+
+
+async def postpone(connection: AsyncConnection, id: str, due_ns: int) -> None:
+    values = {"attempts": _OWN.attempts + 1, "due_ns": due_ns}
+    await connection.execute(update(webhook_deliveries).where(_OWN.id == id).values(values))
+
+
+async def remove(connection: AsyncConnection, id: str) -> None:
+    await connection.execute(delete(webhook_deliveries).where(_OWN.id == id))
