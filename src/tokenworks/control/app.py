@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 
 import uvicorn
 from fastapi import Depends, FastAPI
@@ -23,11 +24,18 @@ from tokenworks.control.admin import keys, models, usage
 from tokenworks.control.answers import router as answers_router
 from tokenworks.control.answers.service import Answers
 from tokenworks.control.answers.webhooks import Webhooks
+from tokenworks.control.batches import messages
+from tokenworks.control.batches import routes as batches_routes
+from tokenworks.control.batches.service import Objects
 from tokenworks.control.bootstrap import bootstrap
+from tokenworks.control.files import routes as files_routes
 from tokenworks.control.fleet import Fleet
 from tokenworks.control.guard import Guard
 from tokenworks.control.ingest.journal import JournalIngest
 from tokenworks.control.listening import bound, exclusive
+from tokenworks.control.objects.directory import DirectoryStore
+from tokenworks.control.objects.s3 import S3Store
+from tokenworks.control.objects.store import ObjectStore
 from tokenworks.control.offers import Offer, endpoints, offers
 from tokenworks.control.publishing import Announcer
 from tokenworks.control.services import Services
@@ -104,6 +112,12 @@ def _offers(chosen: Settings, configuration: Configuration) -> dict[str, Offer]:
         raise StartupError(str(error)) from error
 
 
+def _object_store(chosen: Settings) -> ObjectStore:
+    if isinstance(chosen.object_store, Path):
+        return DirectoryStore(chosen.object_store)
+    return S3Store(*chosen.object_store)
+
+
 async def _prepare(
     chosen: Settings,
     database: Database,
@@ -131,7 +145,8 @@ async def _prepare(
     ingest = JournalIngest(database)
     webhooks = Webhooks(database, cluster_key, clock, chosen.webhook_hosts)
     answers = Answers(database, clock, webhooks.wake)
-    return Services(database, publisher, announcer, replicas, ingest, offered, clock, answers, webhooks)
+    objects = Objects(database, _object_store(chosen), publisher, clock)
+    return Services(database, publisher, announcer, replicas, ingest, offered, clock, answers, webhooks, objects)
 
 
 def application(services: Services) -> FastAPI:
@@ -145,6 +160,8 @@ def application(services: Services) -> FastAPI:
         app.include_router(slice_.router, dependencies=admin_key)
     app.include_router(internal.router)
     app.include_router(answers_router.router)
+    for stored in (files_routes.router, batches_routes.router, batches_routes.leases, messages.router):
+        app.include_router(stored)
     return app
 
 
@@ -180,7 +197,12 @@ class _Server(uvicorn.Server):
 
 
 async def _serve(app: ASGIApp, services: Services, listener: socket.socket) -> None:
-    async with _expiring(services.fleet), services.answers.running(), services.webhooks.running():
+    async with (
+        _expiring(services.fleet),
+        services.answers.running(),
+        services.webhooks.running(),
+        services.objects.running(),
+    ):
         await _Server(app, services.publisher).serve(sockets=[listener])
 
 

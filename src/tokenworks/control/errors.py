@@ -3,12 +3,14 @@
 import logging
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
+from tokenworks.control.objects.store import StoreError
 from tokenworks.control.storage.database import describe
 from tokenworks.core.errors import (
     CallerError,
@@ -50,6 +52,13 @@ def install(app: FastAPI) -> None:
         log.error("database: %s", describe(error))
         return response(Unavailable("The database is not available.", code="database", retry_after=RETRY_AFTER))
 
+    async def no_store(_: Request, error: Exception) -> JSONResponse:
+        log.error("object store: %s", error)
+        return response(Unavailable("The files cannot be read now.", code="object_store", retry_after=RETRY_AFTER))
+
+    async def gone(_: Request, error: Exception) -> Response:
+        return Response(status_code=499)  # its client left while it sent its body: nobody reads this
+
     async def broken(_: Request, error: Exception) -> JSONResponse:
         return response(InternalError("Internal error; the log of the control process has the cause."))
 
@@ -57,6 +66,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, unrouted)
     app.add_exception_handler(SQLAlchemyError, no_database)
+    app.add_exception_handler(StoreError, no_store)
+    app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(Exception, broken)
 
 

@@ -13,9 +13,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tokenworks.answers.records import LARGEST_SAVE
 from tokenworks.answers.records import PATH as ANSWERS
+from tokenworks.batches.records import LARGEST_CALL, LEASE_PATH
 from tokenworks.control import errors
+from tokenworks.control.batches.rules import MESSAGE_BATCH, MESSAGES, MOST_BYTES
 from tokenworks.control.storage import api_keys, tenants
 from tokenworks.control.storage.database import Database
+from tokenworks.control.tenant import OBJECTS
 from tokenworks.core.clock import Clock
 from tokenworks.core.errors import InvalidRequest, PermissionDenied, RequestTooLarge, TokenworksError, Unauthenticated
 
@@ -24,7 +27,12 @@ JOURNAL_LIMIT = 4 * 1024 * 1024
 BODY_SECONDS = 30.0
 _INTERNAL = "/internal/"
 _ADMIN = ("/admin/", "/v1/organization/")
-_LIMITS = {"/internal/v1/journal/": JOURNAL_LIMIT, f"{ANSWERS}/": LARGEST_SAVE}
+_LIMITS = {"/internal/v1/journal/": JOURNAL_LIMIT, f"{ANSWERS}/": LARGEST_SAVE, LEASE_PATH: LARGEST_CALL}
+_STREAMED = {
+    f"{OBJECTS}/v1/files": 512 * 1024 * 1024,
+    f"{OBJECTS}{MESSAGES}/batches": MOST_BYTES[MESSAGE_BATCH],
+}
+"""Bodies that their route takes as they come, and their limits."""
 
 
 class ClientGone(Exception):
@@ -45,7 +53,10 @@ class Guard:
         limit = next((limit for path, limit in _LIMITS.items() if scope["path"].startswith(path)), BODY_LIMIT)
         try:
             await self._admit(scope["path"], headers.get("authorization", ""))
-            receive = await _bounded(headers, receive, limit)
+            if scope["method"] == "POST" and scope["path"] in _STREAMED:
+                receive = _counted(headers, receive, _STREAMED[scope["path"]])
+            else:
+                receive = await _bounded(headers, receive, limit)
         except TokenworksError as error:
             return await errors.response(error)(scope, receive, send)
         except ClientGone:
@@ -71,14 +82,39 @@ class Guard:
         raise Unauthenticated("The admin key is not known or was revoked.")
 
 
-async def _bounded(headers: Headers, receive: Receive, limit: int) -> Receive:
-    """Read the body, then hand it over in one piece and after it whatever else comes (the disconnect)."""
+def _declared(headers: Headers, limit: int) -> int:
     length = headers.get("content-length", "0")
     if not (length.isascii() and length.isdigit()):
         raise InvalidRequest("The content-length header is not a number.")
     if int(length) > limit:
         raise RequestTooLarge(f"The body has {length} bytes; at most {limit} are taken.")
-    if int(length) == 0 and "transfer-encoding" not in headers:
+    return int(length)
+
+
+def _counted(headers: Headers, receive: Receive, limit: int) -> Receive:
+    """The body as it comes; whoever reads it gets RequestTooLarge, or InvalidRequest when nothing more comes."""
+    _declared(headers, limit)
+    size = 0
+
+    async def count() -> Message:
+        nonlocal size
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                message = await receive()
+        except TimeoutError as error:
+            raise InvalidRequest(f"Nothing came for {BODY_SECONDS:g} s.", code="body_timeout") from error
+        size += len(message.get("body", b""))
+        if size > limit:
+            raise RequestTooLarge(f"The body has more than the {limit} bytes that are taken.")
+        return message
+
+    return count
+
+
+async def _bounded(headers: Headers, receive: Receive, limit: int) -> Receive:
+    """Read the body, then hand it over in one piece and after it whatever else comes (the disconnect)."""
+    length = _declared(headers, limit)
+    if length == 0 and "transfer-encoding" not in headers:
         return receive
     try:
         async with asyncio.timeout(BODY_SECONDS):

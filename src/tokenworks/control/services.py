@@ -7,13 +7,10 @@ from fastapi import Depends, Request
 
 from tokenworks.control.answers.service import Answers
 from tokenworks.control.answers.webhooks import Webhooks
-from tokenworks.control.batches.leasing import Leasing
-from tokenworks.control.batches.lifecycle import Lifecycle
-from tokenworks.control.files.uploads import Uploads
+from tokenworks.control.batches.service import Objects
 from tokenworks.control.fleet import Fleet
 from tokenworks.control.ingest.journal import JournalIngest
 from tokenworks.control.offers import Offer
-from tokenworks.control.objects.store import ObjectStore
 from tokenworks.control.publishing import Announcer
 from tokenworks.control.storage.database import Database
 from tokenworks.core.clock import Clock
@@ -29,12 +26,9 @@ class Services:
     ingest: JournalIngest
     offers: dict[str, Offer]
     clock: Clock
-    store: ObjectStore
-    uploads: Uploads
-    lifecycle: Lifecycle
-    leasing: Leasing
     answers: Answers
     webhooks: Webhooks
+    objects: Objects
 
     def now(self) -> int:
         """Unix seconds."""

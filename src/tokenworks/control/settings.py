@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from tokenworks.client import Address
+from tokenworks.control.objects.s3 import Bucket
+from tokenworks.control.objects.s3 import parse as parse_bucket
+from tokenworks.control.objects.sigv4 import Credentials
 from tokenworks.control.startup import StartupError
 
 PREFIX = "TOKENWORKS_CONTROL_"
@@ -27,6 +30,7 @@ class Settings:
     local_models: tuple[str, ...] = ()
     webhook_hosts: tuple[str, ...] = ()
     """Hosts that webhooks may go to though they are not on the public internet."""
+    object_store: Path | tuple[Bucket, Credentials] = Path("objects")
     log_level: str = "info"
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -63,9 +67,25 @@ def read(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
         config=Path(given.config).absolute() if given.config else None,
         local_models=tuple(dict.fromkeys(given.local_model or named)),
         webhook_hosts=tuple(hosts),
+        object_store=_object_store(given.object_store, data_dir, environment),
         log_level=given.log_level,
         environment=environment,
     )
+
+
+def _object_store(
+    given: str | None, data_dir: Path, environment: Mapping[str, str]
+) -> Path | tuple[Bucket, Credentials]:
+    if not given:
+        return data_dir / "objects"
+    try:
+        bucket = parse_bucket(given)
+    except ValueError as error:
+        raise StartupError(f"--object-store: {error}") from error
+    key, secret = environment.get("AWS_ACCESS_KEY_ID"), environment.get("AWS_SECRET_ACCESS_KEY")
+    if not key or not secret:
+        raise StartupError("--object-store: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in control's environment")
+    return bucket, Credentials(key, secret, environment.get("AWS_SESSION_TOKEN") or None)
 
 
 def _listed(environment: Mapping[str, str], name: str) -> list[str]:
@@ -88,6 +108,11 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     add("--data-dir", metavar="DIR", help="keeps the database, cluster.key and bootstrap.json")
     add("--database", metavar="URL", help="default: SQLite in DIR/control.db")
     add("--config", metavar="FILE", help="a tokenworks.toml that names providers and models")
+    add(
+        "--object-store",
+        metavar="URL",
+        help="s3://bucket/prefix?endpoint=URL&region=NAME for files and batches (default: DIR/objects)",
+    )
     add("--cluster-key-file", metavar="FILE", help="default: DIR/cluster.key, made at first start")
     add("--log-level", "info", metavar="LEVEL", help=", ".join(LOG_LEVELS))
     parser.add_argument(

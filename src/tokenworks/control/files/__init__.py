@@ -1,0 +1,1 @@
+"""`/v1/files`: uploads, downloads, their rows and their end."""
