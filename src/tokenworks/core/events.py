@@ -26,10 +26,11 @@ class TokenLogprob:
 
 @dataclass(slots=True)
 class Started:
-    """The upstream accepted: its own response id and the model that really answers."""
+    """The upstream accepted: its own response id, the model that really answers, and at which tier where it says so."""
 
     id: str
     model: str
+    service_tier: str | None = None
 
 
 @dataclass(slots=True)
@@ -101,7 +102,6 @@ class Finished:
 
 
 @dataclass(slots=True)
-@dataclass(slots=True)
 class Paused(Finished):
     """The model waits to be called again with what it said; a protocol without pauses shows it as stopped."""
 
@@ -126,8 +126,11 @@ class Timing:
         return self.prompt + self.completion
 
 
+@dataclass(slots=True)
 class Failed:
     error: TokenworksError
 
 
-Event = Started | TextDelta | ReasoningDelta | ToolCallDelta | Vector | Ranked | UsageReport | Finished | Failed
+Event = (
+    Started | TextDelta | ReasoningDelta | ToolCallDelta | Vector | Ranked | UsageReport | Finished | Timing | Failed
+)

@@ -10,20 +10,32 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from tokenworks.core.errors import TokenworksError
-from tokenworks.core.events import Event, Failed, Finished, ReasoningDelta, TextDelta, ToolCallDelta, UsageReport
+from tokenworks.core.events import (
+    Event,
+    Failed,
+    Finished,
+    ReasoningDelta,
+    TextDelta,
+    Timing,
+    ToolCallDelta,
+    UsageReport,
+)
 from tokenworks.core.request import Request
 from tokenworks.core.usage import Usage
 
 
 @dataclass(slots=True)
 class Observation:
-    """What went by so far. `deltas` counts pieces of output: about one token each on engines of ours."""
+    """What went by so far. `deltas` counts pieces of output: about one token each on engines of ours.
+
+    `clock` tells how long it took so far: protocols have no clock of their own."""
 
     usage: Usage | None = None
     deltas: int = 0
     finish_reasons: dict[int, str] = field(default_factory=dict)
     error: TokenworksError | None = None
     response_model: str = ""
+    clock: Callable[[], Timing] | None = None
 
     def see(self, event: Event) -> None:
         if isinstance(event, TextDelta | ReasoningDelta | ToolCallDelta):
@@ -81,6 +93,11 @@ class Failing(Protocol):
     def fail(self, error: TokenworksError) -> bytes: ...
 
 
+def bearer(credential: str) -> dict[str, str]:
+    """The headers by which most protocols tell a key."""
+    return {"authorization": f"Bearer {credential}"}
+
+
 class Codec(Protocol):
     """One wire protocol. Methods of a direction that a protocol does not have raise NotImplementedError."""
 
@@ -92,11 +109,6 @@ class Codec(Protocol):
     stream_content_type: bytes
     stream_comment: bytes
     """What keeps a waiting client alive and means nothing to it."""
-
-def bearer(credential: str) -> dict[str, str]:
-    """The headers by which most protocols tell a key."""
-    return {"authorization": f"Bearer {credential}"}
-
 
     # To serve it.
     def response_id(self, request_id: str) -> str:
@@ -122,6 +134,10 @@ def bearer(credential: str) -> dict[str, str]:
         ...
 
     # To call it.
+    def headers(self, credential: str) -> dict[str, str]:
+        """How an upstream is told our key."""
+        ...
+
     def encode_request(self, request: Request, model: str, *, stream: bool) -> bytes: ...
 
     def rewrite_request(self, request: Request, model: str) -> bytes:
@@ -134,10 +150,6 @@ def bearer(credential: str) -> dict[str, str]:
         """Raises ValueError when the body is not a complete answer."""
         ...
 
-    def headers(self, credential: str) -> dict[str, str]:
-        """How an upstream is told our key."""
-        ...
-
     def stream_reader(self, quirks: Collection[str] = ()) -> StreamReader:
         """`quirks` are the endpoint's deviations, by the names of snapshot.records.UpstreamRecord."""
         ...
@@ -148,10 +160,12 @@ def bearer(credential: str) -> dict[str, str]:
 
 
 @runtime_checkable
-class OwnStatuses(Protocol):
-    """A codec whose protocol tells errors by other status codes than core.errors."""
+class Padded(Protocol):
+    """A codec whose clients skip white space before a whole answer; `padding` keeps one alive that waits for it."""
 
-    def error_status(self, error: TokenworksError) -> int: ...
+    padding: bytes
+
+
 @runtime_checkable
 class OwnHeaders(Protocol):
     """A codec whose whole answers carry headers of their own."""
@@ -172,3 +186,8 @@ class ReadsHeaders(Protocol):
         ...
 
 
+@runtime_checkable
+class OwnStatuses(Protocol):
+    """A codec whose protocol tells errors by other status codes than core.errors."""
+
+    def error_status(self, error: TokenworksError) -> int: ...
