@@ -1,6 +1,7 @@
 """Bad JSON and wrong types -> InvalidRequest with the field's path and what would be right."""
 
 import re
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -29,6 +30,11 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes | msgspec.Raw, where: s
 def present(raw: msgspec.Raw) -> bool:
     """Whether a member was there and not null."""
     return bytes(raw) not in (b"", b"null")
+
+
+def named(members: Mapping[str, msgspec.Raw], names: Iterable[str]) -> list[str]:
+    """Those of the members that ask for something: null, false and nothing do not."""
+    return sorted(name for name in names if bytes(members[name]) not in (b"null", b"false", b"[]", b"{}"))
 
 
 def top_level(body: bytes) -> dict[str, msgspec.Raw]:
