@@ -35,6 +35,10 @@ class Opened(msgspec.Struct, tag="opened", frozen=True, omit_defaults=True):
     provider: str
     upstream_model: str
     stream: bool = False
+    batch: bool = False
+    """A line of a batch."""
+    tier: str = ""
+    """The service tier it was sold as; "": the default one."""
 
 
 class Progress(msgspec.Struct, tag="progress", frozen=True, omit_defaults=True):

@@ -79,7 +79,7 @@ def test_a_row_holds_every_field(with_database, make):
     who = [getattr(opened, name) for name in Opened.__struct_fields__]
     tokens = (7, 1, 2, 99, 3)
     end = (settled.status, settled.error, settled.finish_reason, settled.first_token_ns, settled.duration_ns, True)
-    assert row == (*who, settled.at, settled.outcome, *tokens, settled.charge, *end)
+    assert row == (*who, settled.at, settled.outcome, *tokens, settled.charge, *end, True)
 
 
 def test_the_first_settlement_stands(with_database, make):

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from tokenworks.control.keys import API_PREFIX, Secret
 from tokenworks.control.services import ServicesDep
 from tokenworks.control.storage import api_keys, tenants
-from tokenworks.control.storage.api_keys import ApiKey
+from tokenworks.control.storage.api_keys import ApiKey, Policy
 from tokenworks.core.errors import InvalidRequest, NotFound
 
 router = APIRouter(prefix="/admin/v1/keys", tags=["keys"])
@@ -63,7 +63,7 @@ async def create(body: NewKey, services: ServicesDep) -> CreatedKey:
     async with services.database.write() as connection:
         project = await tenants.default_project(connection)
         key = await api_keys.create(
-            connection, secret, project.id, body.name, models=models, expires_at=body.expires_at, now=now
+            connection, secret, project.id, body.name, policy=Policy(models, expires_at=body.expires_at), now=now
         )
     services.announcer.add_key(key)
     return CreatedKey(key=secret.text, **_fields(key))

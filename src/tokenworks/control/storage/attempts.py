@@ -12,6 +12,7 @@ from sqlalchemy import Column, bindparam, case, literal_column, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Dialect
 
+from tokenworks.control.storage import rollup
 from tokenworks.control.storage.tables import api_keys, gateway_positions, usage
 from tokenworks.journal.records import Opened, Progress, Record, Settled
 
@@ -27,6 +28,7 @@ _COUNTED = {**{count: f"usage.{count}" for count in _COUNTS}, "charge": "charge"
 _ENDED = ("outcome", "status", "error", "finish_reason", "first_token_ns", "duration_ns", "estimated")
 _WHO_AND_WHERE = (
     "key_id", "project_id", "organization_id", "protocol", "model", "upstream", "provider", "upstream_model", "stream",
+    "batch", "tier",
 )  # fmt: skip
 
 # Column -> attribute of the record.
@@ -58,6 +60,7 @@ class AttemptWriter:
         ):
             if chosen:
                 connection.exec_driver_sql(statement, [row(record) for record in chosen])
+        rollup.advance(connection)
         _touch_keys(connection, opened)
 
     def advance(self, connection: Connection, gateway_id: str, position: int) -> None:

@@ -4,7 +4,21 @@ Money is in nano-dollars, `*_at` in Unix seconds, `*_ns` in nanoseconds, all BIG
 migration in `migrations/versions`; a test compares the two.
 """
 
-from sqlalchemy import JSON, BigInteger, Boolean, Column, ForeignKey, Index, LargeBinary, MetaData, Table, Text, false
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    false,
+    text,
+)
 
 # Constraints have names, so that a later migration can drop them on any database.
 metadata = MetaData(
@@ -22,6 +36,7 @@ organizations = Table(
     Column("id", Text, primary_key=True),
     Column("name", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    Column("archived_at", BigInteger),
 )
 
 projects = Table(
@@ -31,6 +46,56 @@ projects = Table(
     Column("organization_id", Text, ForeignKey("organizations.id"), nullable=False),
     Column("name", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    Column("archived_at", BigInteger),
+    Index("ix_projects_organization", "organization_id", "created_at"),
+)
+
+users = Table(
+    "users",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("organization_id", Text, ForeignKey("organizations.id"), nullable=False),
+    Column("email", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    UniqueConstraint("organization_id", "email", name="uq_users_email"),
+)
+
+project_users = Table(
+    "project_users",
+    metadata,
+    Column("project_id", Text, ForeignKey("projects.id"), primary_key=True),
+    Column("user_id", Text, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+    Column("role", Text, nullable=False),  # owner | member
+    Column("created_at", BigInteger, nullable=False),
+)
+
+invites = Table(
+    "invites",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("organization_id", Text, ForeignKey("organizations.id"), nullable=False),
+    Column("digest", Text, nullable=False, unique=True),
+    Column("email", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("projects", JSON, nullable=False),  # [{"id", "role"}]
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("accepted_at", BigInteger),
+    Index("ix_invites_organization", "organization_id", "created_at"),
+)
+
+service_accounts = Table(
+    "service_accounts",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, ForeignKey("projects.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("role", Text, nullable=False),  # owner | member
+    Column("created_at", BigInteger, nullable=False),
+    Column("deleted_at", BigInteger),
+    Index("ix_service_accounts_project", "project_id", "created_at"),
 )
 
 api_keys = Table(
@@ -46,6 +111,12 @@ api_keys = Table(
     Column("expires_at", BigInteger),
     Column("revoked_at", BigInteger),
     Column("last_used_at", BigInteger),
+    Column("service_account_id", Text),  # whose it is; NULL: the project's own
+    Column("scopes", JSON(none_as_null=True)),  # NULL: everything
+    Column("regions", JSON(none_as_null=True)),  # NULL: everywhere
+    Column("networks", JSON(none_as_null=True)),  # NULL: from everywhere
+    Column("rotated_from", Text),  # the key that this one replaces
+    Index("ix_api_keys_project", "project_id", "created_at"),
 )
 
 # Apart from api_keys, so that no mistake in a filter can ever hand an admin key to the data plane.
@@ -59,6 +130,52 @@ admin_keys = Table(
     Column("name", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("revoked_at", BigInteger),
+    Column("role", Text, nullable=False, server_default="viewer"),
+    Column("user_id", Text),  # whose it is; NULL: the organization's own
+    Column("expires_at", BigInteger),
+    Column("last_used_at", BigInteger),
+    Index("ix_admin_keys_organization", "organization_id", "created_at"),
+)
+
+# What gateways enforce; a row is one `LimitRecord`, and its name is unique.
+limits = Table(
+    "limits",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("organization_id", Text, nullable=False),  # whose limit it is; '' for one that counts everybody's requests
+    Column("scope", Text, nullable=False),  # key | project | organization | model
+    Column("subject", Text, nullable=False),  # what the scope names: an id, or a model's name
+    Column("model", Text, nullable=False, server_default=""),  # '': every model
+    Column("kind", Text, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("window_seconds", BigInteger, nullable=False),
+    Column("period", Text, nullable=False),
+    Column("strict", Boolean(create_constraint=False), nullable=False),
+    Column("set_by_operator", Boolean(create_constraint=False), nullable=False),  # then nobody else may change it
+    Column("created_at", BigInteger, nullable=False),
+    UniqueConstraint("scope", "subject", "model", "kind", "window_seconds", "period", name="uq_limits_name"),
+    Index("ix_limits_organization", "organization_id", "created_at"),
+)
+
+# Append-only: triggers refuse everything but an insert (migrations/versions/0004_tenants.py).
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("organization_id", Text, nullable=False),
+    Column("at_ns", BigInteger, nullable=False),
+    Column("actor", JSON, nullable=False),  # {"key_id", "key_name", "role", "user_id", "email"}
+    Column("actor_id", Text, nullable=False),  # of its user, or else of its admin key
+    Column("actor_email", Text, nullable=False, server_default=""),
+    Column("address", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("outcome", Text, nullable=False),  # done | refused
+    Column("resource_id", Text, nullable=False),
+    Column("project_id", Text, nullable=False, server_default=""),
+    Column("before", JSON(none_as_null=True)),
+    Column("after", JSON(none_as_null=True)),
+    Index("ix_audit_log_organization", "organization_id", "at_ns", "id"),
 )
 
 # When a public name was first seen, so that `created` of a model outlives restarts.
@@ -103,6 +220,8 @@ usage = Table(
     Column("provider", Text, nullable=False, server_default=""),
     Column("upstream_model", Text, nullable=False, server_default=""),
     Column("stream", Boolean(create_constraint=False), nullable=False, server_default=false()),
+    Column("batch", Boolean(create_constraint=False), nullable=False, server_default=false()),
+    Column("tier", Text, nullable=False, server_default=""),
     Column("settled_ns", BigInteger),  # NULL: still running, or its gateway died and has not replayed yet
     Column("outcome", Text),
     Column("input", BigInteger, nullable=False, server_default="0"),
@@ -117,7 +236,34 @@ usage = Table(
     Column("first_token_ns", BigInteger),
     Column("duration_ns", BigInteger),
     Column("estimated", Boolean(create_constraint=False)),
+    Column("rolled", Boolean(create_constraint=False), nullable=False, server_default=false()),  # in usage_hourly
     Index("ix_usage_opened_ns", "opened_ns"),
+    Index("ix_usage_organization", "organization_id", "opened_ns"),
+    # Attempts under way, and what ingest has to roll up: always few.
+    Index("ix_usage_unrolled", "opened_ns", sqlite_where=text("rolled = 0"), postgresql_where=text("NOT rolled")),
+)
+
+# Sums over the attempts of an hour that are settled, written with them (storage/rollup.py).
+usage_hourly = Table(
+    "usage_hourly",
+    metadata,
+    Column("organization_id", Text, primary_key=True),
+    Column("hour", BigInteger, primary_key=True),  # Unix seconds of its beginning
+    Column("project_id", Text, primary_key=True),
+    Column("key_id", Text, primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("protocol", Text, primary_key=True),
+    Column("batch", Boolean(create_constraint=False), primary_key=True),
+    Column("tier", Text, primary_key=True),
+    Column("outcome", Text, primary_key=True),
+    Column("attempts", BigInteger, nullable=False),
+    Column("input", BigInteger, nullable=False),
+    Column("cached_input", BigInteger, nullable=False),
+    Column("cache_write", BigInteger, nullable=False),
+    Column("output", BigInteger, nullable=False),
+    Column("reasoning", BigInteger, nullable=False),
+    Column("charge", BigInteger, nullable=False),
+    Index("ix_usage_hourly_hour", "hour"),
 )
 
 # The sequence number that control wants next from each gateway, written with the rows it covers.
