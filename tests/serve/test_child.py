@@ -178,9 +178,9 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 def test_stopping_during_the_pause_before_a_restart_is_prompt(tmp_path: Path) -> None:
     async def scenario() -> float:
-        child = python_child(tmp_path, "raise SystemExit(1)")
+        child = python_child(tmp_path, "raise SystemExit('no memory left')")
         life = asyncio.create_task(child.run())
-        await until(lambda: "starts again in 1.6 s" in log_of(tmp_path))
+        await until(lambda: "exited with code 1: no memory left; starts again in 1.6 s" in log_of(tmp_path))
         begun = time.monotonic()
         await child.stop(30)
         await life

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
-from tokenworks.serve.terminal import Terminal
+from tokenworks.serve.terminal import Terminal, read_log_line
 from tokenworks.worker.backoff import Backoff
 from tokenworks.worker.engines.process import die_with_parent
 
@@ -108,7 +108,8 @@ class Child:
             code = await self._live()
         except OSError as error:  # no memory, no more processes or files: may pass
             return None, f"cannot be started ({error.strerror})"
-        return code, describe(code)
+        last_words = f": {read_log_line(self._tail[-1])[1]}" if code > 0 and self._tail else ""
+        return code, describe(code) + last_words
 
     async def _live(self) -> int:
         """One life of the process, from start to end: its exit code."""
