@@ -117,7 +117,7 @@ def test_a_stream_ends_with_usage_when_asked(gateway: Any) -> None:
         (chat(tool_choice="required"), 400, "tool_choice", None),
         (chat(tool_choice={"type": "function", "function": {"name": "f"}}), 400, "tool_choice", None),
         (chat(stream_options={"include_usage": True}), 400, "stream_options", None),
-        (chat(response_format={"type": "xml"}), 400, "response_format.type", None),
+        (chat(response_format={"type": "json_schema"}), 400, "response_format.json_schema", None),
         (chat(model="nope"), 404, "model", "model_not_found"),
         (chat(model="warming"), 503, None, "model_not_ready"),
         (chat(model="plain", tools=[{"type": "function", "function": {"name": "f"}}]), 400, "tools", None),

@@ -66,7 +66,10 @@ def plain(events: list[Event]) -> list[dict[str, Any]]:
         if isinstance(event, Failed):
             rows.append({"event": "Failed", "code": event.error.code, "message": event.error.message})
         else:
-            rows.append({"event": type(event).__name__, **dataclasses.asdict(event)})
+            row = {"event": type(event).__name__, **dataclasses.asdict(event)}
+            if row.get("service_tier", "") is None:  # few hosts tell it
+                del row["service_tier"]
+            rows.append(row)
     return json.loads(json.dumps(rows))
 
 

@@ -92,6 +92,8 @@ class Request:
     response, an id to echo); they never reach an upstream of another protocol.
     `own` names parameters that shape the answer and that only the caller's own protocol can carry: they are refused
     for an upstream of any other. An empty `model` means the service's default one.
+    `unusual` tells that the body asks in a way that only some hosts of its protocol know: engines of ours get it anew.
+    `timed` asks for a `Timing` with the answer.
     """
 
     model: str
@@ -112,4 +114,6 @@ class Request:
     metadata: dict[str, str] = field(default_factory=dict)
     ignored: list[str] = field(default_factory=list)
     own: list[str] = field(default_factory=list)
+    unusual: bool = False
+    timed: bool = False
     options: dict[str, Any] = field(default_factory=dict)

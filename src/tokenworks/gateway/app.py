@@ -18,6 +18,7 @@ from tokenworks.gateway.edge.health import Health
 from tokenworks.gateway.edge.http import GuardedProtocol
 from tokenworks.gateway.edge.models import PREFIX as MODEL_PREFIX
 from tokenworks.gateway.edge.models import Models
+from tokenworks.gateway.edge.surfaces import SURFACES
 from tokenworks.gateway.metering.attempt import Meter
 from tokenworks.gateway.pipeline import EdgeLimits, Pipeline
 from tokenworks.gateway.settings import Settings
@@ -30,19 +31,6 @@ from tokenworks.snapshot.sealing import internal_token, read_cluster_key
 from tokenworks.snapshot.subscriber import Subscriber
 from tokenworks.telemetry.logs import configure
 from tokenworks.telemetry.metrics import Metrics
-
-SURFACES = {
-    "/v1/chat/completions": "openai_chat",
-    "/v1/completions": "openai_completions",
-    "/v1/responses": "openai_responses",
-    "/v1/embeddings": "openai_embeddings",
-    "/v1/rerank": "rerank",
-    "/rerank": "rerank",
-    "/": "tgi",
-    "/generate": "tgi_generate",
-    "/generate_stream": "tgi_generate_stream",
-    "/embed": "tgi_embed",
-}
 
 log = logging.getLogger("tokenworks.gateway")
 
@@ -66,7 +54,7 @@ class Gateway:
         keys = Keys(self._snapshot)
         models = Models(self._snapshot, keys)
         self._health = Health(self._snapshot, journal, Probe(self._upstreams), metrics)
-        limits = EdgeLimits(body_bytes=settings.body_limit, keep_alive=settings.keep_alive)
+        limits = EdgeLimits(body_bytes=settings.body_limit, keep_alive=settings.keep_alive, padding=settings.padding)
         pipeline = Pipeline(self._snapshot, keys, self._upstreams, Meter(journal, metrics), limits)
         pages = {
             ("GET", "/healthz"): self._health.healthz,

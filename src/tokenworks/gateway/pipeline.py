@@ -5,18 +5,20 @@ import time
 from dataclasses import dataclass
 
 from tokenworks.core.caller import Caller
-from tokenworks.core.errors import InternalError, TokenworksError, UpstreamUnavailable
+from tokenworks.core.errors import InternalError, InvalidRequest, TokenworksError, UpstreamUnavailable
 from tokenworks.core.target import Target
 from tokenworks.gateway.admission.keys import Keys
-from tokenworks.gateway.edge.exchange import Exchange, Header
+from tokenworks.gateway.edge import headers as render
+from tokenworks.gateway.edge.exchange import JSON, Exchange, Header
 from tokenworks.gateway.metering.attempt import Asked, Attempt, Meter
 from tokenworks.gateway.routing.plan import default_model, plan
 from tokenworks.gateway.upstreams.http import Answer, Upstreams
-from tokenworks.gateway.upstreams.prepare import Prepared, prepare, without_effect
+from tokenworks.gateway.upstreams.parameters import without_effect
+from tokenworks.gateway.upstreams.prepare import Prepared, prepare
 from tokenworks.gateway.upstreams.watchdog import Watchdog
 from tokenworks.journal.records import Settled
 from tokenworks.protocols import codec as find_codec
-from tokenworks.protocols.base import Codec, Failing
+from tokenworks.protocols.base import Codec, Failing, OwnHeaders, Padded
 from tokenworks.protocols.translation import Translation
 from tokenworks.snapshot.records import UpstreamRecord
 from tokenworks.snapshot.subscriber import Subscriber
@@ -24,11 +26,13 @@ from tokenworks.snapshot.subscriber import Subscriber
 
 @dataclass(frozen=True, slots=True)
 class EdgeLimits:
-    """Bytes and seconds. `keep_alive` is the silence after which a waiting stream gets a comment."""
+    """Bytes and seconds. `keep_alive` is the silence after which a waiting stream gets a comment, `padding` that after
+    which a caller who waits for a whole answer gets white space."""
 
     body_bytes: int = 32 * 1024 * 1024
     body_seconds: float = 60.0
     keep_alive: float = 10.0
+    padding: float = 20.0
 
 
 class Pipeline:
@@ -86,7 +90,9 @@ class Pipeline:
         identity = (codec.response_id(exchange.request_id), int(time.time()))
         try:
             prepared = prepare(codec, request, upstream, target.model, attempt.observation, identity)
-            headers = _headers(exchange, upstream, without_effect(request, upstream))
+            headers = _headers(exchange, upstream, without_effect(request, upstream, prepared))
+            if not request.stream:
+                self._pad(exchange, codec, headers)
             with Watchdog(target.limits, upstream.provider, attempt.note_progress, stream=prepared.stream) as dog:
                 async with self._upstreams.call(upstream, prepared, target.limits) as answer:
                     if prepared.fold is not None:
@@ -109,11 +115,22 @@ class Pipeline:
             attempt.fail(InternalError("internal error"))
             raise
         exchange.notes["output_tokens"] = settled.usage.output
-        if request.stream:
+        if exchange.started:
             await exchange.finish(rest)
         else:
-            await exchange.respond(200, rest, headers=headers)
+            own = codec.answer_headers(attempt.observation) if isinstance(codec, OwnHeaders) else []
+            await exchange.respond(200, rest, headers=[*headers, *own])
         return settled
+
+    def _pad(self, exchange: Exchange, codec: Codec, headers: list[Header]) -> None:
+        """Keep a caller alive who waits for a whole answer, where the protocol's clients allow it."""
+        if self._limits.padding and isinstance(codec, Padded):
+
+            async def start() -> None:
+                await exchange.start_stream(JSON, headers)
+
+            exchange.tell_failure = codec.encode_error
+            exchange.keep_alive(self._limits.padding, codec.padding, start)
 
     async def _stream(
         self,
@@ -161,12 +178,7 @@ async def _fold(answer: Answer, fold: Translation, attempt: Attempt, dog: Watchd
 
 
 def _headers(exchange: Exchange, upstream: UpstreamRecord, ignored: list[str]) -> list[Header]:
-    request_id = exchange.request_id.encode()
-    headers = [
-        (b"x-request-id", request_id),
-        (b"x-tokenworks-request-id", request_id),
-        (b"x-tokenworks-provider", upstream.provider.encode()),
-    ]
-    if ignored:
-        headers.append((b"x-tokenworks-ignored", ",".join(ignored).encode()))
-    return headers
+    """InvalidRequest when something has no effect and the caller wants to know it that way."""
+    if ignored and render.strict(exchange):
+        raise InvalidRequest(f"'{ignored[0]}' has no effect here.", param=ignored[0], code="unsupported_parameter")
+    return render.of_answer(exchange, upstream.provider, ignored)

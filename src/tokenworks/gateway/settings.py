@@ -22,6 +22,7 @@ class Settings:
     body_limit: int = 32 * 1024 * 1024
     header_seconds: float = 10.0
     keep_alive: float = 10.0
+    padding: float = 20.0
     drain_seconds: float = 30.0
 
 
@@ -36,6 +37,8 @@ _HELP = {
     "body_limit": "largest request body in bytes",
     "header_seconds": "time a client has to send its headers",
     "keep_alive": "seconds of silence after which a waiting stream gets a comment",
+    "padding": "seconds after which a caller of OpenAI's kind who waits for a whole answer gets its headers and white "
+    "space, so that its client does not give up; the status is then 200 whatever comes; 0: never",
     "drain_seconds": "time running requests have to finish at shutdown",
 }
 
@@ -68,5 +71,6 @@ _TYPES = {
     "body_limit": int,
     "header_seconds": float,
     "keep_alive": float,
+    "padding": float,
     "drain_seconds": float,
 }

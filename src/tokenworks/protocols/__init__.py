@@ -21,6 +21,9 @@ PROTOCOLS = {
 }
 
 DIALECTS = {
+    "fireworks_chat": "tokenworks.protocols.fireworks.codec:CHAT",
+    "fireworks_completions": "tokenworks.protocols.fireworks.codec:COMPLETIONS",
+    "groq_chat": "tokenworks.protocols.groq.codec:CODEC",
     "tgi_generate": "tokenworks.protocols.tgi.codec:GENERATE",
     "tgi_generate_stream": "tokenworks.protocols.tgi.codec:GENERATE_STREAM",
     "tgi_chat": "tokenworks.protocols.tgi.chat:CODEC",

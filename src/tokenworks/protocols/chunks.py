@@ -47,11 +47,11 @@ class ChunkReader(ABC):
                 events += self._read(data)
         return events
 
-    def _start(self, response_id: str | None, model: str | None) -> list[Event]:
+    def _start(self, response_id: str | None, model: str | None, tier: str | None = None) -> list[Event]:
         if self._started:
             return []
         self._started = True
-        return [Started(response_id or "", model or "")]
+        return [Started(response_id or "", model or "", tier)]
 
     def _report(self, usage: Usage) -> UsageReport:
         if self._sums and self._usage is not None:

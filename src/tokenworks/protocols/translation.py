@@ -49,7 +49,7 @@ class Translation:
         return b"".join([self._writer.feed(event) for event in self._seen(self._reader.feed(chunk))])
 
     def close(self) -> bytes:
-        tail = b"".join([self._writer.feed(event) for event in self._seen(self._reader.close())])
+        tail = b"".join([self._writer.feed(event) for event in self._seen(self._reader.close()) + self._timing()])
         self._require_finish()
         return tail + self._writer.close()
 
@@ -77,7 +77,11 @@ class Translation:
         return self._encode(self._events)
 
     def _encode(self, events: list[Event]) -> bytes:
-        return self._caller.encode_response(self._request, events, *self._identity)
+        return self._caller.encode_response(self._request, events + self._timing(), *self._identity)
+
+    def _timing(self) -> list[Event]:
+        clock = self.observation.clock
+        return [clock()] if self._request.timed and clock is not None else []
 
     def _seen(self, events: list[Event]) -> list[Event]:
         if self._transform is not None:

@@ -8,7 +8,9 @@ from urllib.parse import unquote
 import structlog
 
 from tokenworks.core.errors import CallerError, InternalError, MethodNotAllowed, NotFound, TokenworksError
+from tokenworks.gateway.edge import headers
 from tokenworks.gateway.edge.exchange import Exchange, Receive, Scope, Send
+from tokenworks.gateway.edge.surfaces import alias
 from tokenworks.protocols import codec as find_codec
 from tokenworks.protocols.base import Codec, OwnStatuses
 from tokenworks.telemetry.metrics import Metrics
@@ -46,7 +48,7 @@ class Edge:
         if scope["type"] != "http":
             return
         exchange = Exchange(scope, receive, send)
-        codec = exchange.codec = self._surfaces.get(exchange.path)
+        codec = exchange.codec = self._surface(exchange)
         begun = time.perf_counter()
         self._metrics.in_flight.inc()
         try:
@@ -67,6 +69,11 @@ class Edge:
             exchange.close()
             self._metrics.in_flight.dec()
             self._note(exchange, exchange.codec, time.perf_counter() - begun)
+
+    def _surface(self, exchange: Exchange) -> Codec | None:
+        if exchange.path not in self._surfaces and (prefix := alias(exchange.path)):
+            exchange.unalias(prefix)
+        return self._surfaces.get(exchange.path)
 
     def _handler(self, exchange: Exchange) -> Handler:
         page = self._pages.get((exchange.method, exchange.path))
@@ -90,18 +97,8 @@ class Edge:
             await exchange.write(tell(error))
             await exchange.finish()
             return
-        headers = [
-            (b"x-request-id", exchange.request_id.encode()),
-            (b"x-tokenworks-request-id", exchange.request_id.encode()),
-        ]
-        if error.provider is not None:
-            headers.append((b"x-tokenworks-provider", error.provider.encode()))
-        if error.retry_after is not None:
-            headers.append((b"retry-after", str(max(1, round(error.retry_after))).encode()))
-        if exchange.has_unread_body():
-            headers.append((b"connection", b"close"))
         status = codec.error_status(error) if isinstance(codec, OwnStatuses) else error.status
-        await exchange.respond(status, codec.encode_error(error), headers=headers)
+        await exchange.respond(status, codec.encode_error(error), headers=headers.of_error(exchange, error))
 
     def _note(self, exchange: Exchange, codec: Codec | None, seconds: float) -> None:
         if codec is None:

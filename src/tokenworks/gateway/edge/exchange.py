@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -31,6 +32,7 @@ class Exchange:
         self.codec: Codec | None = None
         """What answers, errors too: the path's protocol, or the dialect of it that the body asks for."""
         self.started = False
+        self._arrived = time.perf_counter()
         self.status = 0
         self.notes: dict[str, Any] = {}
         """What the log line of this request says about it: never prompt or answer text."""
@@ -41,6 +43,15 @@ class Exchange:
         self._last_write = 0.0
         self._keep_alive: asyncio.TimerHandle | None = None
         self._speaking: asyncio.Task[None] | None = None
+
+    def unalias(self, alias: str) -> None:
+        """Go on as if the path had not begun with `alias`."""
+        self.path = self.path.removeprefix(alias)
+        self.raw_path = self.raw_path.removeprefix(alias.encode())
+
+    def age(self) -> float:
+        """Seconds since the request's head arrived."""
+        return time.perf_counter() - self._arrived
 
     def header(self, name: bytes) -> bytes | None:
         """`name` in lower case."""
@@ -105,9 +116,11 @@ class Exchange:
         await self._write(tail, more=False)
 
     def keep_alive(self, every: float, comment: bytes, start: Callable[[], Awaitable[None]]) -> None:
-        """While nothing is written for `every` seconds, start the stream and write a comment that clients skip."""
+        """While nothing is written for `every` seconds, start the answer and write a comment that clients skip."""
         loop = asyncio.get_running_loop()
         self._last_write = loop.time()
+        if self._keep_alive is not None:
+            self._keep_alive.cancel()
 
         def check() -> None:
             if self._finished:

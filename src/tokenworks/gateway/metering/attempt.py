@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from tokenworks.core.caller import Caller
 from tokenworks.core.errors import TokenworksError
+from tokenworks.core.events import Timing
 from tokenworks.core.request import Request
 from tokenworks.core.target import Target
 from tokenworks.core.usage import Usage
@@ -59,7 +60,7 @@ class Meter:
 
 class Attempt:
     def __init__(self, meter: Meter, opened: Opened, asked: Asked, target: Target) -> None:
-        self.observation = Observation()
+        self.observation = Observation(clock=self.clock)
         self.provider = opened.provider
         self.settled: Settled | None = None
         self._meter = meter
@@ -78,6 +79,11 @@ class Attempt:
             return seen.usage
         answered = seen.deltas > 0 or bool(seen.finish_reasons)
         return Usage(input=len(self.asked.request.body) // BYTES_PER_TOKEN if answered else 0, output=seen.deltas)
+
+    def clock(self) -> Timing:
+        now = time.perf_counter_ns() - self._begun
+        first = self._first_ns or now
+        return Timing((self._begun - self.asked.arrived) / 1e9, first / 1e9, (now - first) / 1e9)
 
     def output_seen(self) -> None:
         """Mark the first output; later calls cost nothing."""

@@ -8,6 +8,7 @@ from tokenworks.core.messages import Image
 from tokenworks.core.money import Price
 from tokenworks.core.request import Conversation, Embeddings, Request, Rerank
 from tokenworks.core.target import RouteLimits, Target
+from tokenworks.protocols.carried import wire_name
 from tokenworks.snapshot.records import ModelRecord, UpstreamRecord
 from tokenworks.snapshot.state import State
 
@@ -22,6 +23,7 @@ def plan(request: Request, caller: Caller, state: State, in_flight: Mapping[str,
     """
     model = find_model(request.model, caller, state)
     _require_capabilities(request, model)
+    _fit(request, model)
     known = [(target, state.upstreams.get(target.upstream)) for target in model.targets]
     ready = [(target, upstream) for target, upstream in known if upstream is not None and upstream.state == "ready"]
     if not ready:
@@ -74,6 +76,17 @@ def _require_capabilities(request: Request, model: ModelRecord) -> None:
         raise InvalidRequest(f"The model '{model.name}' cannot call tools.", param="tools")
     if "json_schema" not in model.capabilities and request.response_format is not None:
         raise InvalidRequest(f"The model '{model.name}' cannot follow a JSON schema.", param="response_format")
+
+
+def _fit(request: Request, model: ModelRecord) -> None:
+    """What a model of ours cannot do but may be asked for without harm: less output, no reasoning. It is reported."""
+    if not model.capabilities:
+        return
+    if model.max_output is not None and (request.max_output_tokens or 0) > model.max_output:
+        request.ignored.append(wire_name("max_output_tokens", request))
+        request.max_output_tokens, request.unusual = model.max_output, True
+    if request.reasoning is not None and "reasoning" not in model.capabilities:
+        request.ignored.append(wire_name("reasoning", request))
 
 
 def _not_ready(model: ModelRecord, upstreams: list[UpstreamRecord]) -> Unavailable:

@@ -39,9 +39,10 @@ def prepare(
     """InvalidRequest when no protocol of this upstream can carry the task."""
     odd = frozenset(upstream.quirks)
     request = quirks.adapt(request, odd) if odd else request
-    if caller.name in upstream.protocols and not quirks.must_translate(request, odd):
-        body = caller.rewrite_request(request, model)
-        return Prepared(caller, quirks.rename(body, odd), caller.passthrough(request, observation), request.stream)
+    same = caller.name in upstream.protocols and not quirks.must_translate(request, odd)
+    if same and not (upstream.local and (request.unusual or request.own)):
+        body = quirks.dress(caller.rewrite_request(request, model), request, odd)
+        return Prepared(caller, body, caller.passthrough(request, observation), request.stream)
     if request.own:
         raise InvalidRequest(f"The model '{request.model}' cannot honour '{request.own[0]}'.", param=request.own[0])
     spoken = _spoken(request, upstream)
@@ -49,12 +50,12 @@ def prepare(
     if "forced_tools_by_schema" in odd and _forces_a_tool(request):
         transform = ForcedTools()
         outgoing = transform.rewrite(request)
-    fold = not request.stream and quirks.must_stream(request, odd)
+    fold = not request.stream and (request.timed or quirks.must_stream(request, odd))
     reading = quirks.for_reading(request, odd)
     relay = Translation(caller, spoken, request, observation, identity, quirks=reading, transform=transform)
     stream = request.stream or fold
     body = spoken.encode_request(outgoing, model, stream=stream)
-    return Prepared(spoken, quirks.rename(body, odd), relay, stream, relay if fold else None)
+    return Prepared(spoken, quirks.dress(body, request, odd), relay, stream, relay if fold else None)
 
 
 def _spoken(request: Request, upstream: UpstreamRecord) -> Codec:
@@ -77,12 +78,3 @@ _TASKS: dict[type, str] = {
 def _forces_a_tool(request: Request) -> bool:
     choice = request.task.tool_choice if isinstance(request.task, Conversation) else None
     return choice is not None and choice.mode is ToolMode.REQUIRED
-
-
-def without_effect(request: Request, upstream: UpstreamRecord) -> list[str]:
-    """The caller's parameters that this upstream will not honour, for the header that reports them."""
-    passed_on = request.protocol in upstream.protocols and not upstream.local
-    ignored = [] if passed_on else list(request.ignored)
-    if "no_min_tokens" in upstream.quirks and quirks.min_tokens_lost(request):
-        ignored.append("min_tokens")
-    return ignored

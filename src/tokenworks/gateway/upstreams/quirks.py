@@ -5,11 +5,13 @@ completion_logprobs_as_chat   log probabilities of text completions come in the 
 usage_in_text_chunk           text completions report usage in the last chunk with text, asked or not
 no_min_tokens                 `min_tokens` is not known; `ignore_eos` is
 repeat_penalty                `repetition_penalty` is called `repeat_penalty`
+reasoning_by_template         reasoning is asked for by `chat_template_kwargs`, the arguments of the chat template
 forced_tools_by_schema        `tool_choice` required or named is not enforced; a JSON schema is (forced_tools.py)
 """
 
 from collections.abc import Set
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 
@@ -23,6 +25,7 @@ KNOWN = frozenset(
         "completion_logprobs_as_chat",
         "usage_in_text_chunk",
         "no_min_tokens",
+        "reasoning_by_template",
         "repeat_penalty",
         "forced_tools_by_schema",
     }
@@ -85,9 +88,24 @@ def must_stream(request: Request, odd: Set[str]) -> bool:
     return "usage_per_choice" in odd and choices(request) > 1
 
 
-def rename(body: bytes, odd: Set[str]) -> bytes:
+def dress(body: bytes, request: Request, odd: Set[str]) -> bytes:
+    """The body under the names that this endpoint knows."""
     if "repeat_penalty" in odd and b'"repetition_penalty"' in body:
         members = _MEMBERS.decode(body)
         members["repeat_penalty"] = members.pop("repetition_penalty")
-        return _ENCODE(members)
+        body = _ENCODE(members)
+    if "reasoning_by_template" in odd and (arguments := _template_arguments(request)):
+        members = _MEMBERS.decode(body)
+        given = _MEMBERS.decode(members.get("chat_template_kwargs", b"{}"))
+        body = _ENCODE(members | {"chat_template_kwargs": arguments | given})
     return body
+
+
+def _template_arguments(request: Request) -> dict[str, Any]:
+    """What the templates of reasoning models call it."""
+    reasoning = request.reasoning
+    if reasoning is None:
+        return {}
+    thinks = reasoning.effort != "none" if reasoning.effort else reasoning.enabled is not False
+    arguments: dict[str, Any] = {"enable_thinking": thinks}
+    return arguments | ({"reasoning_effort": reasoning.effort} if reasoning.effort and thinks else {})

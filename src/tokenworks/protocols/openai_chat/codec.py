@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from tokenworks.core.request import Conversation, Request
-from tokenworks.protocols.base import Codec, Observation, bearer
+from tokenworks.protocols.base import Codec, Observation, StreamWriter, bearer
 from tokenworks.protocols.openai_chat import errors, requests, responses, stream
 
 
@@ -13,6 +13,7 @@ class OpenAIChat:
     tasks: tuple[type, ...] = (Conversation,)
     stream_content_type = b"text/event-stream; charset=utf-8"
     stream_comment = b": keep-alive\n\n"
+    padding = b" \n"
 
     decode_request = staticmethod(requests.decode_request)
     headers = staticmethod(bearer)
@@ -24,7 +25,7 @@ class OpenAIChat:
     encode_stream_error = staticmethod(errors.encode_stream_error)
     read_error = staticmethod(errors.read_error)
 
-    def stream_writer(self, request: Request, response_id: str, created: int) -> stream.StreamWriter:
+    def stream_writer(self, request: Request, response_id: str, created: int) -> StreamWriter:
         return stream.StreamWriter(request, response_id, created)
 
     def stream_reader(self, quirks: Collection[str] = ()) -> stream.StreamReader:

@@ -19,17 +19,20 @@ from tokenworks.core.messages import (
     ToolMode,
     ToolResult,
 )
-from tokenworks.core.request import Conversation, Request, ResponseFormat, Sampling
+from tokenworks.core.request import Conversation, Reasoning, Request, ResponseFormat, Sampling
 from tokenworks.protocols.openai_chat import types as wire
-from tokenworks.protocols.validation import decode, top_level
+from tokenworks.protocols.validation import decode, named, present, top_level
 
 NAME = "openai_chat"
 PLACEHOLDERS = {"tgi": "tgi_chat", "dummy": NAME}
 """What clients of Hugging Face send in place of a model: the default one answers, in the dialect that each reads."""
+MEASURED = "fireworks_chat"
+"""The dialect that `perf_metrics_in_response` asks for, on whatever path."""
 
 _DECODER = msgspec.json.Decoder(wire.ChatRequest)
 _KIND = msgspec.json.Decoder(wire.Tagged)
 _PART: msgspec.json.Decoder[wire.KnownPart] = msgspec.json.Decoder(wire.KnownPart)
+_FORMAT: msgspec.json.Decoder[wire.KnownFormat] = msgspec.json.Decoder(wire.KnownFormat)
 _TOOL_KIND = msgspec.json.Decoder(wire.ToolKind)
 _TOOL = msgspec.json.Decoder(wire.ToolDefinition)
 _ENCODE = msgspec.json.Encoder().encode
@@ -37,6 +40,12 @@ _ENCODE = msgspec.json.Encoder().encode
 WITHOUT_EFFECT = frozenset({"user", "metadata"})
 """Read, but they change nothing about the answer."""
 HONOURED = frozenset(wire.ChatRequest.__struct_fields__) - WITHOUT_EFFECT
+OWN = frozenset(
+    {"audio", "web_search_options", "functions", "documents", "search_settings", "safety_model", "compliance"}
+)
+"""Without them the answer would be another one, or be given under other promises: refused where they cannot be kept."""
+TEMPLATE_ARGUMENTS = "chat_template_kwargs"
+TIERS = frozenset({"auto", "default", "flex", "scale", "priority", "fast"})
 
 
 def decode_request(body: bytes) -> Request:
@@ -48,23 +57,70 @@ def decode_request(body: bytes) -> Request:
     if wired.stream_options and not wired.stream:
         raise InvalidRequest("'stream_options' needs 'stream' to be true.", param="stream_options")
     members = top_level(body)
+    response_format, unusual_format = _response_format(wired)
+    unusual_logprobs = wired.logprobs is not None and not isinstance(wired.logprobs, bool)
     return Request(
         model="" if wired.model in PLACEHOLDERS else wired.model,
         task=_conversation(wired),
-        protocol=PLACEHOLDERS.get(wired.model, NAME),
+        protocol=MEASURED if wired.perf_metrics_in_response else PLACEHOLDERS.get(wired.model, NAME),
         body=body,
         sampling=_sampling(wired),
-        response_format=_response_format(wired),
+        response_format=response_format,
         max_output_tokens=wired.max_completion_tokens or wired.max_tokens,
         n=wired.n or 1,
         logprobs=bool(wired.logprobs),
-        top_logprobs=wired.top_logprobs or 0,
+        top_logprobs=wired.top_logprobs or (int(wired.logprobs or 0) if unusual_logprobs else 0),
         stream=bool(wired.stream),
         include_usage=bool(wired.stream_options and wired.stream_options.include_usage),
+        reasoning=_reasoning(wired),
+        service_tier=wired.service_tier,
         user=wired.user,
         metadata=wired.metadata or {},
-        ignored=sorted(members.keys() - HONOURED),
+        ignored=named(members, members.keys() - HONOURED - OWN),
+        own=_own_parameters(wired, members, response_format),
+        timed=bool(wired.perf_metrics_in_response),
+        unusual=unusual_format
+        or unusual_logprobs
+        or wired.service_tier is not None
+        or wired.tool_choice == "any"
+        or (isinstance(wired.tool_choice, wire.ChosenTool) and wired.tool_choice.allowed_tools is not None),
+        options={TEMPLATE_ARGUMENTS: bytes(members[TEMPLATE_ARGUMENTS])} if TEMPLATE_ARGUMENTS in members else {},
     )
+
+
+def _own_parameters(
+    wired: wire.ChatRequest, members: dict[str, msgspec.Raw], response_format: ResponseFormat | None
+) -> list[str]:
+    own = named(members, members.keys() & OWN)
+    if wired.modalities is not None and wired.modalities != ["text"]:
+        own.append("modalities")
+    if response_format is None and present(wired.response_format) and _kind(wired) != "text":
+        own.append("response_format")
+    return own
+
+
+def _reasoning(wired: wire.ChatRequest) -> Reasoning | None:
+    if wired.reasoning_effort is not None:
+        return Reasoning(effort=wired.reasoning_effort)
+    if (given := wired.reasoning) is not None:
+        return Reasoning(given.effort, given.max_tokens, given.enabled)
+    if (thinking := wired.thinking) is not None:
+        return Reasoning(budget_tokens=thinking.budget_tokens, enabled=thinking.type != "disabled")
+    return None
+
+
+def _effort(reasoning: Reasoning | None) -> str | None:
+    """One word for it, which is all that this protocol has."""
+    if reasoning is None or reasoning.effort is not None:
+        return reasoning.effort if reasoning else None
+    if reasoning.enabled is False:
+        return "none"
+    budget = reasoning.budget_tokens
+    return None if budget is None else "low" if budget <= 2048 else "medium" if budget <= 8192 else "high"
+
+
+def _kind(wired: wire.ChatRequest) -> str:
+    return decode(_KIND, wired.response_format, "response_format").type
 
 
 def _sampling(wired: wire.ChatRequest) -> Sampling:
@@ -87,24 +143,26 @@ def _sampling(wired: wire.ChatRequest) -> Sampling:
     )
 
 
-def _response_format(wired: wire.ChatRequest) -> ResponseFormat | None:
-    match wired.response_format:
-        case wire.JsonObjectFormat(value=schema):
-            return ResponseFormat(schema=schema)
+def _response_format(wired: wire.ChatRequest) -> tuple[ResponseFormat | None, bool]:
+    """(the format, whether it is asked for in an unusual way); none for what only some hosts know, such as grammars."""
+    if not present(wired.response_format) or _kind(wired) not in ("json_object", "json_schema"):
+        return None, False
+    match decode(_FORMAT, wired.response_format, "response_format"):
+        case wire.JsonObjectFormat(value=value, schema=schema):
+            return ResponseFormat(schema=value or schema), bool(value or schema)
         case wire.JsonSchemaFormat(json_schema=given):
-            return ResponseFormat(
-                schema=given.schema, name=given.name, strict=given.strict, description=given.description
-            )
+            return ResponseFormat(given.schema, given.name, given.strict, given.description), False
         case _:
-            return None
+            return None, False
 
 
 def _conversation(wired: wire.ChatRequest) -> Conversation:
     tools = [_tool(raw, f"tools[{index}]") for index, raw in enumerate(wired.tools or [])]
+    choice, tools = _tool_choice(wired.tool_choice, tools)
     return Conversation(
         messages=[_message(message, f"messages[{index}]") for index, message in enumerate(wired.messages)],
         tools=tools,
-        tool_choice=_tool_choice(wired.tool_choice, {tool.name for tool in tools if isinstance(tool, Tool)}),
+        tool_choice=choice,
         parallel_tool_calls=wired.parallel_tool_calls,
     )
 
@@ -117,19 +175,36 @@ def _tool(raw: msgspec.Raw, where: str) -> Tool | Foreign:
     return Tool(function.name, function.description, function.parameters or {}, function.strict)
 
 
-def _tool_choice(choice: str | wire.NamedTool | None, names: set[str]) -> ToolChoice | None:
+def _tool_choice(
+    choice: str | wire.ChosenTool | None, tools: list[Tool | Foreign]
+) -> tuple[ToolChoice | None, list[Tool | Foreign]]:
+    """(the choice, the tools that it allows)"""
     if choice is None:
-        return None
-    if isinstance(choice, wire.NamedTool):
-        if choice.function.name not in names:
+        return None, tools
+    names = {tool.name for tool in tools if isinstance(tool, Tool)}
+    if isinstance(choice, str):
+        mode = ToolMode.REQUIRED if choice == "any" else ToolMode(choice)
+        if mode is ToolMode.REQUIRED and not tools:
+            raise InvalidRequest("'tool_choice' is 'required' but 'tools' is empty.", param="tool_choice")
+        return ToolChoice(mode), tools
+    if choice.function is not None:
+        _require_known([choice.function.name], names)
+        return ToolChoice(ToolMode.REQUIRED, choice.function.name), tools
+    if choice.allowed_tools is None:
+        raise InvalidRequest("'tool_choice' names no function.", param="tool_choice")
+    allowed = [tool.function.name for tool in choice.allowed_tools.tools]
+    _require_known(allowed, names)
+    return ToolChoice(ToolMode(choice.allowed_tools.mode)), [
+        tool for tool in tools if isinstance(tool, Tool) and tool.name in allowed
+    ]
+
+
+def _require_known(chosen: list[str], names: set[str]) -> None:
+    for name in chosen:
+        if name not in names:
             raise InvalidRequest(
-                f"'tool_choice' names the function {choice.function.name!r}, which is not in 'tools'.",
-                param="tool_choice",
+                f"'tool_choice' names the function {name!r}, which is not in 'tools'.", param="tool_choice"
             )
-        return ToolChoice(ToolMode.REQUIRED, choice.function.name)
-    if choice == "required" and not names:
-        raise InvalidRequest("'tool_choice' is 'required' but 'tools' is empty.", param="tool_choice")
-    return ToolChoice(ToolMode(choice))
 
 
 def _message(message: wire.ChatMessage, where: str) -> Message:
@@ -229,13 +304,19 @@ def encode_request(request: Request, model: str, *, stream: bool) -> bytes:
         "tool_choice": _encode_tool_choice(task.tool_choice),
         "parallel_tool_calls": task.parallel_tool_calls,
         "response_format": _encode_format(request.response_format),
-        "reasoning_effort": request.reasoning.effort if request.reasoning else None,
+        "reasoning_effort": _effort(request.reasoning),
+        "service_tier": request.service_tier if request.service_tier in TIERS else None,
+        TEMPLATE_ARGUMENTS: _raw(request.options.get(TEMPLATE_ARGUMENTS)),
         "stream": stream or None,
         "stream_options": {"include_usage": True} if stream else None,
         "user": request.user,
         "metadata": request.metadata or None,
     }
     return _ENCODE({name: value for name, value in body.items() if value is not None})
+
+
+def _raw(given: bytes | None) -> msgspec.Raw | None:
+    return None if given is None else msgspec.Raw(given)
 
 
 def _encode_message(message: Message) -> list[dict[str, Any]]:

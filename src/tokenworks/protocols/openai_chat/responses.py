@@ -23,6 +23,9 @@ from tokenworks.protocols.openai_chat import types as wire
 _DECODER = msgspec.json.Decoder(wire.Answer)
 _ENCODE = msgspec.json.Encoder().encode
 
+DEFAULT_TIER = "default"
+"""What engines of ours answer at, whatever was asked for."""
+
 _FINISH = {
     "stop": FinishReason.STOP,
     "eos": FinishReason.STOP,
@@ -74,7 +77,7 @@ def read_response(body: bytes) -> list[Event]:
     answer = decode_answer(body)
     if not answer.choices or any(choice.message is None or not choice.finish_reason for choice in answer.choices):
         raise ValueError("it has no finished choice")
-    events: list[Event] = [Started(answer.id or "", answer.model or "")]
+    events: list[Event] = [Started(answer.id or "", answer.model or "", answer.service_tier)]
     for choice in answer.choices:
         events += read_choice(choice)
     if answer.usage is not None:
@@ -194,23 +197,24 @@ class _Choice:
 
 def encode_response(request: Request, events: list[Event], response_id: str, created: int) -> bytes:
     choices: dict[int, _Choice] = {}
-    usage, model = Usage(), request.model
+    usage, model, tier = Usage(), request.model, None
     for event in events:
         match event:
             case Started():
-                model = event.model or model
+                model, tier = event.model or model, event.service_tier
             case UsageReport():
                 usage = event.usage
             case TextDelta() | ReasoningDelta() | ToolCallDelta() | Finished():
                 choices.setdefault(event.index, _Choice()).add(event)
-    return _ENCODE(
-        {
-            "id": response_id,
-            "object": "chat.completion",
-            "created": created,
-            "model": model,
-            "choices": [choice.body(index) for index, choice in sorted(choices.items())],
-            "usage": encode_usage(usage),
-            "system_fingerprint": None,
-        }
-    )
+    body = {
+        "id": response_id,
+        "object": "chat.completion",
+        "created": created,
+        "model": model,
+        "choices": [choice.body(index) for index, choice in sorted(choices.items())],
+        "usage": encode_usage(usage),
+        "system_fingerprint": None,
+    }
+    if request.service_tier is not None:
+        body["service_tier"] = tier or DEFAULT_TIER
+    return _ENCODE(body)

@@ -22,6 +22,7 @@ from tokenworks.protocols.chunks import DONE, ChunkReader, ChunkRelay
 from tokenworks.protocols.openai_chat import types as wire
 from tokenworks.protocols.openai_chat.errors import read_stream_error
 from tokenworks.protocols.openai_chat.responses import (
+    DEFAULT_TIER,
     decode_answer,
     encode_logprobs,
     encode_usage,
@@ -39,7 +40,7 @@ class StreamReader(ChunkReader):
         answer = decode_answer(data)
         if present(answer.error):
             return [Failed(read_stream_error(bytes(answer.error)))]
-        events = self._start(answer.id, answer.model)
+        events = self._start(answer.id, answer.model, answer.service_tier)
         for choice in answer.choices or ():
             events += read_choice(choice)
         if answer.usage is not None:
@@ -57,6 +58,8 @@ class StreamWriter:
             "created": created,
             "model": request.model,
         }
+        if request.service_tier is not None:
+            self._head["service_tier"] = DEFAULT_TIER
         self._include_usage = request.include_usage
         self._usage = Usage()
         self._roles: set[int] = set()
@@ -77,6 +80,8 @@ class StreamWriter:
                 self._usage = event.usage
             case Started():
                 self._head["model"] = event.model or self._head["model"]
+                if event.service_tier is not None and "service_tier" in self._head:
+                    self._head["service_tier"] = event.service_tier
         return b""
 
     def close(self) -> bytes:

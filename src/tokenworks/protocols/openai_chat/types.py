@@ -102,9 +102,20 @@ class FunctionName(msgspec.Struct):
     name: str
 
 
-class NamedTool(msgspec.Struct):
+class ChosenFunction(msgspec.Struct):
     function: FunctionName
-    type: Literal["function"] = "function"
+
+
+class AllowedTools(msgspec.Struct):
+    tools: list[ChosenFunction]
+    mode: Literal["auto", "required"] = "auto"
+
+
+class ChosenTool(msgspec.Struct):
+    """One function, or (`allowed_tools`) the functions of which the model may choose."""
+
+    function: FunctionName | None = None
+    allowed_tools: AllowedTools | None = None
 
 
 class TextFormat(msgspec.Struct, tag="text"):
@@ -112,9 +123,11 @@ class TextFormat(msgspec.Struct, tag="text"):
 
 
 class JsonObjectFormat(msgspec.Struct, tag="json_object"):
-    """`value` is a JSON schema: what Hugging Face's client makes of `json_schema` when it knows only a URL."""
+    """Both are JSON schemas: `value` is what Hugging Face's client makes of `json_schema` when it knows only a URL,
+    `schema` the older way of Together and Fireworks."""
 
     value: dict[str, Any] | None = None
+    schema: dict[str, Any] | None = None
 
 
 class JsonSchema(msgspec.Struct):
@@ -126,6 +139,24 @@ class JsonSchema(msgspec.Struct):
 
 class JsonSchemaFormat(msgspec.Struct, tag="json_schema"):
     json_schema: JsonSchema
+
+
+KnownFormat = TextFormat | JsonObjectFormat | JsonSchemaFormat
+
+
+class ReasoningOptions(msgspec.Struct):
+    """Together's `reasoning`, and OpenRouter's."""
+
+    enabled: bool | None = None
+    effort: str | None = None
+    max_tokens: Count | None = None
+
+
+class ThinkingOptions(msgspec.Struct):
+    """Fireworks' `thinking`, after Anthropic's."""
+
+    type: Literal["enabled", "disabled", "adaptive"] = "enabled"
+    budget_tokens: Count | None = None
 
 
 class StreamOptions(msgspec.Struct):
@@ -149,14 +180,21 @@ class ChatRequest(msgspec.Struct):
     seed: int | None = None
     stop: str | list[str] | None = None
     n: Annotated[int, Meta(ge=1, le=128)] | None = None
-    logprobs: bool | None = None
+    logprobs: bool | Annotated[int, Meta(ge=0, le=20)] | None = None
+    """A number is Together's way: so many alternatives."""
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     tools: list[msgspec.Raw] | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    tool_choice: Literal["none", "auto", "required", "any"] | ChosenTool | None = None
     parallel_tool_calls: bool | None = None
-    response_format: TextFormat | JsonObjectFormat | JsonSchemaFormat | None = None
+    response_format: msgspec.Raw = msgspec.Raw()
+    reasoning_effort: str | None = None
+    reasoning: ReasoningOptions | None = None
+    thinking: ThinkingOptions | None = None
+    service_tier: str | None = None
+    modalities: list[str] | None = None
+    perf_metrics_in_response: bool | None = None
     user: str | None = None
     metadata: dict[str, str] | None = None
     ignore_eos: bool | None = None
@@ -240,4 +278,5 @@ class Answer(msgspec.Struct):
     model: str | None = None
     choices: list[Choice] | None = None
     usage: UsageBody | None = None
+    service_tier: str | None = None
     error: msgspec.Raw = msgspec.Raw()

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from tokenworks.core.request import Prompts, Request
-from tokenworks.protocols.base import Codec, Observation, bearer
+from tokenworks.protocols.base import Codec, Observation, StreamWriter, bearer
 from tokenworks.protocols.openai_chat import errors
 from tokenworks.protocols.openai_completions import requests, responses, stream
 
@@ -14,6 +14,7 @@ class OpenAICompletions:
     tasks: tuple[type, ...] = (Prompts,)
     stream_content_type = b"text/event-stream; charset=utf-8"
     stream_comment = b": keep-alive\n\n"
+    padding = b" \n"
 
     decode_request = staticmethod(requests.decode_request)
     headers = staticmethod(bearer)
@@ -25,7 +26,7 @@ class OpenAICompletions:
     encode_stream_error = staticmethod(errors.encode_stream_error)
     read_error = staticmethod(errors.read_error)
 
-    def stream_writer(self, request: Request, response_id: str, created: int) -> stream.StreamWriter:
+    def stream_writer(self, request: Request, response_id: str, created: int) -> StreamWriter:
         return stream.StreamWriter(request, response_id, created)
 
     def stream_reader(self, quirks: Collection[str] = ()) -> stream.StreamReader:

@@ -8,17 +8,21 @@ from tokenworks.core.errors import InvalidRequest
 from tokenworks.core.request import Prompts, Request, Sampling
 from tokenworks.protocols.openai_chat.requests import rewrite_request as rewrite_request
 from tokenworks.protocols.openai_completions import types as wire
-from tokenworks.protocols.validation import decode, top_level
+from tokenworks.protocols.validation import decode, named, top_level
 
 NAME = "openai_completions"
 DEFAULT_MAX_TOKENS = 16
 """The protocol's own default."""
+MEASURED = "fireworks_completions"
+"""The dialect that `perf_metrics_in_response` asks for, on whatever path."""
 
 _DECODER = msgspec.json.Decoder(wire.CompletionRequest)
 _ENCODE = msgspec.json.Encoder().encode
 
 WITHOUT_EFFECT = frozenset({"user"})
 HONOURED = frozenset(wire.CompletionRequest.__struct_fields__) - WITHOUT_EFFECT
+OWN = frozenset({"images", "response_format", "safety_model"})
+"""Without them the answer would be another one, or be given under other promises: refused where they cannot be kept."""
 
 
 def decode_request(body: bytes) -> Request:
@@ -30,10 +34,11 @@ def decode_request(body: bytes) -> Request:
     stop = [wired.stop] if isinstance(wired.stop, str) else wired.stop or []
     if len(stop) > 16 or any(not text for text in stop):
         raise InvalidRequest("'stop' takes at most 16 strings, none of them empty.", param="stop")
+    members = top_level(body)
     return Request(
         model=wired.model,
         task=Prompts(_prompts(wired.prompt), echo=bool(wired.echo), suffix=wired.suffix),
-        protocol=NAME,
+        protocol=MEASURED if wired.perf_metrics_in_response else NAME,
         body=body,
         sampling=Sampling(
             temperature=wired.temperature,
@@ -49,14 +54,18 @@ def decode_request(body: bytes) -> Request:
             ignore_eos=bool(wired.ignore_eos),
             min_tokens=wired.min_tokens,
         ),
-        max_output_tokens=wired.max_tokens or DEFAULT_MAX_TOKENS,
+        max_output_tokens=wired.max_completion_tokens or wired.max_tokens or DEFAULT_MAX_TOKENS,
         n=wired.n or 1,
-        logprobs=wired.logprobs is not None,
-        top_logprobs=wired.logprobs or 0,
+        logprobs=wired.logprobs is not None and wired.logprobs is not False,
+        top_logprobs=int(wired.logprobs or 0),
         stream=bool(wired.stream),
         include_usage=bool(wired.stream_options and wired.stream_options.include_usage),
+        service_tier=wired.service_tier,
         user=wired.user,
-        ignored=sorted(top_level(body).keys() - HONOURED),
+        ignored=named(members, members.keys() - HONOURED - OWN),
+        own=named(members, members.keys() & OWN),
+        unusual=isinstance(wired.logprobs, bool) or wired.max_completion_tokens is not None,
+        timed=bool(wired.perf_metrics_in_response),
     )
 
 

@@ -23,6 +23,7 @@ class CompletionRequest(msgspec.Struct):
     model: Name
     prompt: str | list[str | Tokens | int]
     max_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
     temperature: Temperature | None = None
     top_p: Probability | None = None
     top_k: int | None = None
@@ -35,7 +36,7 @@ class CompletionRequest(msgspec.Struct):
     stop: str | list[str] | None = None
     n: Annotated[int, Meta(ge=1, le=128)] | None = None
     best_of: Annotated[int, Meta(ge=1, le=128)] | None = None
-    logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    logprobs: bool | Annotated[int, Meta(ge=0, le=20)] | None = None
     echo: bool | None = None
     suffix: str | None = None
     stream: bool | None = None
@@ -43,6 +44,8 @@ class CompletionRequest(msgspec.Struct):
     user: str | None = None
     ignore_eos: bool | None = None
     min_tokens: Annotated[int, Meta(ge=0)] | None = None
+    service_tier: str | None = None
+    perf_metrics_in_response: bool | None = None
 
 
 class Logprobs(msgspec.Struct):

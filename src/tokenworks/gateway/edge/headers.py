@@ -1,0 +1,40 @@
+"""Headers of answers and errors, as the clients' retry logic reads them."""
+
+from tokenworks.core.errors import LimitReached, TokenworksError, UpstreamRejected
+from tokenworks.gateway.edge.exchange import Exchange, Header
+
+LONGEST_RETRY = 60
+"""Seconds. Clients ignore more than that, or obey it without any bound."""
+
+
+def of_answer(exchange: Exchange, provider: str | None, ignored: list[str] | None = None) -> list[Header]:
+    """`ignored` are the parameters that had no effect."""
+    request_id = exchange.request_id.encode()
+    headers = [(b"x-request-id", request_id), (b"x-tokenworks-request-id", request_id)]
+    headers.append((b"openai-processing-ms", str(round(exchange.age() * 1000)).encode()))
+    if provider is not None:
+        headers.append((b"x-tokenworks-provider", provider.encode()))
+    if ignored:
+        headers.append((b"x-tokenworks-ignored", ",".join(ignored).encode()))
+    return headers
+
+
+def of_error(exchange: Exchange, error: TokenworksError) -> list[Header]:
+    headers = of_answer(exchange, error.provider)
+    if error.retry_after is not None:
+        headers.append((b"retry-after", str(min(max(1, round(error.retry_after)), LONGEST_RETRY)).encode()))
+    if _hopeless(error):
+        headers.append((b"x-should-retry", b"false"))
+    if exchange.has_unread_body():
+        headers.append((b"connection", b"close"))
+    return headers
+
+
+def _hopeless(error: TokenworksError) -> bool:
+    """Its status makes clients try again, which would not help: a quota used up, credentials refused."""
+    return isinstance(error, UpstreamRejected) or (isinstance(error, LimitReached) and error.retry_after is None)
+
+
+def strict(exchange: Exchange) -> bool:
+    """Whether the caller wants an error in place of a parameter without effect."""
+    return (exchange.header(b"x-tokenworks-strict") or b"").lower() in (b"true", b"1")

@@ -1,0 +1,41 @@
+"""Which of the caller's parameters have no effect on an upstream: named in a header, or refused where asked for."""
+
+from tokenworks.core.request import Request
+from tokenworks.gateway.upstreams import quirks
+from tokenworks.gateway.upstreams.prepare import Prepared
+from tokenworks.protocols.carried import carried, lost, wire_name
+from tokenworks.protocols.translation import Translation
+from tokenworks.protocols.validation import top_level
+from tokenworks.snapshot.records import UpstreamRecord
+
+_ABOUT_THE_CALL = ("user", "metadata", "service_tier")
+"""They change nothing about the answer, yet a provider that gets them has them."""
+_DONE_ANYWAY = {"context_length_exceeded_behavior": b'"truncate"'}
+"""What engines of ours do without being told."""
+_USUAL_TIERS = ("auto", "default")
+
+
+def without_effect(request: Request, upstream: UpstreamRecord, prepared: Prepared) -> list[str]:
+    """By the caller's own names. A provider that gets the caller's bytes as they are judges for itself."""
+    translated = isinstance(prepared.relay, Translation)
+    if not translated and not upstream.local:
+        return []
+    names = [*request.ignored, *(lost(request, prepared.codec) if translated else ())]
+    reached = _reached(request, upstream, prepared) if names else set()
+    if upstream.local:
+        if request.service_tier is not None and request.service_tier not in _USUAL_TIERS:
+            names.append("service_tier")
+        if "no_min_tokens" in upstream.quirks and quirks.min_tokens_lost(request):
+            names.append("min_tokens")
+    return [name for name in dict.fromkeys(names) if name not in reached]
+
+
+def _reached(request: Request, upstream: UpstreamRecord, prepared: Prepared) -> set[str]:
+    """Those that do have an effect although the codec that read them cannot know it."""
+    if not upstream.local:
+        known = carried(prepared.codec, type(request.task))
+        told = [field for field in _ABOUT_THE_CALL if field in known and getattr(request, field)]
+        return {*top_level(prepared.body), *(wire_name(field, request) for field in told)}
+    members = top_level(request.body)
+    done = {name for name, value in _DONE_ANYWAY.items() if name in members and bytes(members[name]) == value}
+    return done | ({"chat_template_kwargs"} if "reasoning_by_template" in upstream.quirks else set())

@@ -1,0 +1,1 @@
+"""Fireworks' dialect of chat and text completions, served only (https://docs.fireworks.ai/api-reference)."""

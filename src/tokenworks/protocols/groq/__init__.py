@@ -1,0 +1,1 @@
+"""Groq's dialect of chat completions, served only (https://console.groq.com/docs/api-reference)."""
