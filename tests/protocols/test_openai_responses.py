@@ -26,7 +26,13 @@ from tokenworks.core.request import Conversation, Request
 from tokenworks.core.usage import Usage
 from tokenworks.protocols import codec
 from tokenworks.protocols.base import Observation
-from tokenworks.protocols.openai_responses.stored import continue_from, history, input_items, stored_response
+from tokenworks.protocols.openai_responses.stored import (
+    completed,
+    continue_from,
+    history,
+    input_items,
+    stored_response,
+)
 
 RESPONSES = codec("openai_responses")
 
@@ -281,7 +287,7 @@ def test_what_has_no_effect_is_reported() -> None:
     request = decoded(
         truncation="auto", text={"verbosity": "low"}, reasoning={"summary": "auto"}, user="u", background=True, wat=1
     )
-    assert request.ignored == ["background", "reasoning.summary", "text.verbosity", "truncation", "user", "wat"]
+    assert request.ignored == ["reasoning.summary", "text.verbosity", "truncation", "user", "wat"]
 
 
 def test_a_caller_of_another_protocol_is_refused_by_name_or_told() -> None:
@@ -322,7 +328,7 @@ def test_a_stored_response_is_continued_with_all_that_was_said() -> None:
     first = decoded(input="What time?", tools=tools, instructions="Be exact.")
     events: list[Event] = [ToolCallDelta(0, '{"zone" : 1e2}', "call_a", "f"), Finished(FinishReason.TOOL_CALLS)]
     body = RESPONSES.encode_response(first, events, "resp_1", 7)
-    one = stored_response(first, body, completed_at=9)
+    one = stored_response(first, completed(body, 9))
     assert (one.id, one.created_at, one.status, one.previous_response_id) == ("resp_1", 7, "completed", None)
     assert json.loads(one.body)["completed_at"] == 9
     result = {"type": "function_call_output", "call_id": "call_a", "output": "noon"}

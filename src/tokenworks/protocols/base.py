@@ -98,6 +98,13 @@ def bearer(credential: str) -> dict[str, str]:
     return {"authorization": f"Bearer {credential}"}
 
 
+@runtime_checkable
+class Renaming(Protocol):
+    """A relay that passes an answer on under an id of ours, which callers may ask for later."""
+
+    def rename(self, response_id: str) -> None: ...
+
+
 class Codec(Protocol):
     """One wire protocol. Methods of a direction that a protocol does not have raise NotImplementedError."""
 

@@ -3,8 +3,8 @@
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Any, Protocol
 
 from tokenworks.core.errors import InvalidRequest, RequestTooLarge, TokenworksError
 from tokenworks.protocols.base import Codec
@@ -15,6 +15,18 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
 JSON = b"application/json"
+
+
+class Keeper(Protocol):
+    """Who keeps an answer: sees all of it on its way to the caller."""
+
+    def note(self, chunk: bytes) -> None:
+        """Part of a stream."""
+        ...
+
+    async def last(self, data: bytes) -> bytes:
+        """The end of the answer, or all of it, once it is settled; and what is sent in its place."""
+        ...
 
 
 class Exchange:
@@ -38,6 +50,7 @@ class Exchange:
         """What the log line of this request says about it: never prompt or answer text."""
         self.tell_failure: Callable[[TokenworksError], bytes] | None = None
         """How the stream that is under way says that it broke, where its codec alone cannot."""
+        self.keeper: Keeper | None = None
         self._read = False
         self._finished = False
         self._last_write = 0.0
@@ -83,6 +96,20 @@ class Exchange:
         self._read = True
         return b"".join(pieces)
 
+    async def body_chunks(self, limit: int, silence: float) -> AsyncIterator[bytes]:
+        """The body as it comes, never whole. RequestTooLarge beyond `limit`, InvalidRequest after `silence` seconds."""
+        declared = self.header(b"content-length")
+        if declared is not None and declared.isdigit() and int(declared) > limit:
+            raise _too_large(limit)
+        size = 0
+        while not self._read:
+            message = await self._next(silence)
+            self._read = not message.get("more_body", False)
+            size += len(message.get("body", b""))
+            if size > limit:
+                raise _too_large(limit)
+            yield message.get("body", b"")
+
     async def _next(self, timeout: float) -> dict[str, Any]:
         try:
             async with asyncio.timeout(timeout):
@@ -101,18 +128,28 @@ class Exchange:
         self, status: int, body: bytes, *, content_type: bytes = JSON, headers: Iterable[Header] = ()
     ) -> None:
         """A whole answer."""
+        if self.keeper is not None and status == 200:
+            body = await self.keeper.last(body)
         length = (b"content-length", str(len(body)).encode())
         await self._start(status, [(b"content-type", content_type), length, *headers])
         await self._write(body, more=False)
+
+    async def start(self, status: int, headers: Iterable[Header]) -> None:
+        """The head of an answer that says its own type and length."""
+        await self._start(status, list(headers))
 
     async def start_stream(self, content_type: bytes, headers: Iterable[Header] = ()) -> None:
         await self._start(200, [(b"content-type", content_type), (b"cache-control", b"no-cache"), *headers])
 
     async def write(self, chunk: bytes) -> None:
         self._last_write = asyncio.get_running_loop().time()
+        if self.keeper is not None:
+            self.keeper.note(chunk)
         await self._write(chunk, more=True)
 
     async def finish(self, tail: bytes = b"") -> None:
+        if self.keeper is not None:
+            tail = await self.keeper.last(tail)
         await self._write(tail, more=False)
 
     def keep_alive(self, every: float, comment: bytes, start: Callable[[], Awaitable[None]]) -> None:

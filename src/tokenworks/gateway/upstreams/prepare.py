@@ -12,7 +12,7 @@ from tokenworks.core.request import Conversation, Embeddings, Prompts, Request, 
 from tokenworks.gateway.upstreams import quirks
 from tokenworks.gateway.upstreams.forced_tools import ForcedTools
 from tokenworks.protocols import codec
-from tokenworks.protocols.base import Codec, Observation, Relay
+from tokenworks.protocols.base import Codec, Observation, Relay, Renaming
 from tokenworks.protocols.translation import Translation
 from tokenworks.snapshot.records import UpstreamRecord
 
@@ -42,7 +42,10 @@ def prepare(
     same = caller.name in upstream.protocols and not quirks.must_translate(request, odd)
     if same and not (upstream.local and (request.unusual or request.own)):
         body = quirks.dress(caller.rewrite_request(request, model), request, odd)
-        return Prepared(caller, body, caller.passthrough(request, observation), request.stream)
+        passing = caller.passthrough(request, observation)
+        if isinstance(passing, Renaming):
+            passing.rename(identity[0])
+        return Prepared(caller, body, passing, request.stream)
     if request.own:
         raise InvalidRequest(f"The model '{request.model}' cannot honour '{request.own[0]}'.", param=request.own[0])
     spoken = _spoken(request, upstream)

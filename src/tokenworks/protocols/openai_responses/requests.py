@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from tokenworks.core.errors import InvalidRequest
-from tokenworks.core.messages import Foreign, Message, Role, Text, Tool, ToolChoice, ToolMode
+from tokenworks.core.messages import Foreign, Message, Role, Text, Thinking, Tool, ToolChoice, ToolMode
 from tokenworks.core.request import Conversation, Reasoning, Request, ResponseFormat, Sampling
 from tokenworks.protocols.openai_responses import types as wire
 from tokenworks.protocols.openai_responses.items import NAME, SIGNATURE, own, read_items, write_items
@@ -22,9 +22,7 @@ _TOOL_KIND = msgspec.json.Decoder(wire.Tagged)
 _TOOL = msgspec.json.Decoder(wire.FunctionTool)
 _ENCODE = msgspec.json.Encoder().encode
 
-WITHOUT_EFFECT = frozenset(
-    {"user", "metadata", "safety_identifier", "prompt_cache_key", "background", "stream_options"}
-)
+WITHOUT_EFFECT = frozenset({"user", "metadata", "safety_identifier", "prompt_cache_key", "stream_options"})
 """Read, but they change nothing about the answer."""
 HONOURED = frozenset(wire.ResponsesRequest.__struct_fields__) - WITHOUT_EFFECT
 
@@ -98,8 +96,6 @@ def _options(
 
 def _ignored(wired: wire.ResponsesRequest, members: dict[str, msgspec.Raw]) -> list[str]:
     ignored = list(members.keys() - HONOURED)
-    if wired.store:
-        ignored.append("store")
     if wired.truncation == "auto":
         ignored.append("truncation")
     if wired.text and wired.text.verbosity:
@@ -179,13 +175,29 @@ def _response_format(text: wire.TextOptions) -> ResponseFormat | None:
 
 
 def rewrite_request(request: Request, model: str) -> bytes:
-    """The caller's body under the upstream's model name, and without what is ours to do: running in the background."""
+    """The caller's body under the upstream's model name, and without what is ours to do: storing it, and running in
+    the background."""
     if SIGNATURE.encode() in request.body:
         return encode_request(request, model, stream=request.stream)
     members: dict[str, Any] = dict(top_level(request.body))
     members["model"] = model
+    members["store"] = False
     members.pop("background", None)
+    if _needs_proof(request):
+        members["include"] = [*request.options.get("include", ()), ENCRYPTED]
     return _ENCODE(members)
+
+
+def _needs_proof(request: Request) -> bool:
+    """Whether the reasoning must come with what lets its provider read it again: only so can a response that we store
+    be continued. Models that do not reason refuse to be asked for it."""
+    options = request.options
+    if request.protocol != NAME or not options.get("store", True) or ENCRYPTED in options.get("include", ()):
+        return False
+    messages = request.task.messages if isinstance(request.task, Conversation) else []
+    return request.reasoning is not None or any(
+        isinstance(part, Thinking) for message in messages for part in message.parts
+    )
 
 
 def encode_request(request: Request, model: str, *, stream: bool) -> bytes:
@@ -220,7 +232,7 @@ def encode_request(request: Request, model: str, *, stream: bool) -> bytes:
         "text": _text(request, options),
         "reasoning": _reasoning(request, options),
         "truncation": options.get("truncation"),
-        "store": options.get("store", False),
+        "store": False,
         "stream": stream or None,
         "service_tier": request.service_tier if ours else None,
         "user": request.user,
@@ -278,7 +290,7 @@ def _include(request: Request, options: dict[str, Any]) -> list[str]:
     include = list(options.get("include", ()))
     if request.logprobs and LOGPROBS not in include:
         include.append(LOGPROBS)
-    if request.protocol != NAME and request.reasoning is not None:
+    if (request.protocol != NAME and request.reasoning is not None) or _needs_proof(request):
         include.append(ENCRYPTED)
     return include
 

@@ -1,4 +1,5 @@
-"""What a stored response is made of, and how the next request continues it. Pure: who stores it is not said here.
+"""What a stored response is made of, how it is shown again, and how the next request continues it. Pure: who stores
+it is not said here.
 
 A chain is a list of stored responses, oldest first, each the previous one of the next. `history(chain)` is the
 conversation so far; `continue_from` puts it before a request's own input.
@@ -10,12 +11,20 @@ from typing import Any
 
 import msgspec
 
+from tokenworks.core.errors import InvalidRequest, TokenworksError
 from tokenworks.core.request import Request
+from tokenworks.protocols.openai_responses import types as wire
 from tokenworks.protocols.openai_responses.requests import decode_request
+from tokenworks.protocols.openai_responses.responses import Fold
+from tokenworks.protocols.openai_responses.stream import encode_event
+from tokenworks.protocols.sse import data_of
 from tokenworks.protocols.validation import top_level
 
 _ENCODE = msgspec.json.Encoder().encode
 _BODY = msgspec.json.Decoder(dict[str, Any])
+_PASSING = msgspec.json.Decoder(wire.PassingEvent)
+_RESPONSE = msgspec.json.Decoder(wire.StoredBody)
+_ITEM_ID = msgspec.json.Decoder(wire.Identified)
 _ITEMS: msgspec.json.Decoder[list[Any]] = msgspec.json.Decoder(list[msgspec.Raw])
 _INPUT: msgspec.json.Decoder[str | list[msgspec.Raw] | None] = msgspec.json.Decoder(str | list[msgspec.Raw] | None)
 
@@ -33,20 +42,69 @@ class StoredResponse:
     input_items: list[bytes]
 
 
-def stored_response(request: Request, body: bytes, *, completed_at: int | None = None) -> StoredResponse:
+def stored_response(request: Request, body: bytes) -> StoredResponse:
     """From the request as the caller sent it (before `continue_from`) and the final response object."""
-    response = _BODY.decode(body)
-    if response.get("completed_at") is None and response["status"] == "completed":
-        response["completed_at"] = completed_at
+    response = _RESPONSE.decode(body)
     return StoredResponse(
-        id=response["id"],
-        created_at=int(response["created_at"]),
-        status=response["status"],
-        model=response["model"],
+        id=response.id,
+        created_at=int(response.created_at),
+        status=response.status,
+        model=response.model,
         previous_response_id=request.options.get("previous_response_id"),
-        body=_ENCODE(response),
-        input_items=input_items(request, response["id"]),
+        body=body,
+        input_items=input_items(request, response.id),
     )
+
+
+def changed(body: bytes, **members: Any) -> bytes:
+    """The response object with other values of some members; the rest as it was written."""
+    return _ENCODE(top_level(body) | members)
+
+
+def completed(body: bytes, at: int) -> bytes:
+    """A finished response says when, if it completed and does not say so yet."""
+    response = _RESPONSE.decode(body)
+    if response.status != "completed" or response.completed_at is not None:
+        return body
+    return changed(body, completed_at=at)
+
+
+def draft(request: Request, response_id: str, created: int, status: str) -> bytes:
+    """The response object before there is any output."""
+    return _ENCODE(_fold(request, response_id, created).begun(status))
+
+
+def failed(request: Request, response_id: str, created: int, error: TokenworksError) -> bytes:
+    return _ENCODE(_fold(request, response_id, created).failed(error))
+
+
+def _fold(request: Request, response_id: str, created: int) -> Fold:
+    return Fold(request, response_id, created, lambda kind, members: None)
+
+
+ENDINGS = frozenset(f"response.{status}" for status in ("completed", "incomplete", "failed", "cancelled"))
+
+
+def ended_response(block: bytes) -> bytes | None:
+    """The response object of the event that ends a stream; None for any other event."""
+    event = _event(block)
+    return bytes(event.response) if event is not None and event.type in ENDINGS else None
+
+
+def sequence_number(block: bytes) -> int:
+    """-1 for what is no event of a response."""
+    event = _event(block)
+    return -1 if event is None else event.sequence_number
+
+
+def terminal_event(body: bytes, sequence: int) -> bytes:
+    """The event that ends the stream of this response."""
+    return encode_event(f"response.{_RESPONSE.decode(body).status}", sequence, {"response": msgspec.Raw(body)})
+
+
+def _event(block: bytes) -> wire.PassingEvent | None:
+    data = data_of(block)
+    return None if data is None else _PASSING.decode(data)
 
 
 def input_items(request: Request, response_id: str) -> list[bytes]:
@@ -103,3 +161,24 @@ def continue_from(request: Request, previous_items: Sequence[bytes]) -> Request:
     if previous is not None:
         continued.options["previous_response_id"] = msgspec.json.decode(previous)
     return continued
+
+
+ORDERS = ("asc", "desc")
+
+
+def item_page(items: Sequence[bytes], *, order: str, limit: int, after: str | None) -> bytes:
+    """A page of input items; `after` is the last item of the page before. InvalidRequest when there is no such item."""
+    ordered = list(items) if order == "asc" else list(reversed(items))
+    ids = [_ITEM_ID.decode(item).id for item in ordered]
+    if after is not None and after not in ids:
+        raise InvalidRequest(f"There is no input item with the id '{after}'.", param="after")
+    begin = 0 if after is None else ids.index(after) + 1
+    end = begin + limit
+    page = {
+        "object": "list",
+        "data": [msgspec.Raw(item) for item in ordered[begin:end]],
+        "first_id": ids[begin] if ids[begin:end] else "",
+        "last_id": ids[begin:end][-1] if ids[begin:end] else "",
+        "has_more": end < len(ordered),
+    }
+    return _ENCODE(page)

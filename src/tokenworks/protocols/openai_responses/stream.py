@@ -201,16 +201,27 @@ class Passthrough:
     """Forwards events as they came and watches them.
 
     The terminal event is held back until the attempt is settled. An event in any other dress than an `event:` and a
-    `data:` line is put into it. `final` is the response object that the caller was given.
+    `data:` line is put into it. `final` is the response object that the caller was given: under our own id, once
+    `rename` was called, and saying of storage and chain what the caller asked of us.
     """
 
     def __init__(self, request: Request, observation: Observation) -> None:
         self.observation = observation
         self.final = b""
+        self._ours: dict[str, Any] = {}
+        self._options = request.options
         self._splitter = Splitter()
         self._response = b""
         self._sequence = 0
         self._terminal = b""
+
+    def rename(self, response_id: str) -> None:
+        self._ours = {
+            "id": response_id,
+            "store": self._options.get("store", True),
+            "background": self._options.get("background", False),
+            "previous_response_id": self._options.get("previous_response_id"),
+        }
 
     def feed(self, chunk: bytes) -> bytes:
         try:
@@ -228,6 +239,7 @@ class Passthrough:
 
     def whole(self, body: bytes) -> bytes:
         try:
+            body = self._renamed(body)
             self._note(body)
         except ValueError as error:
             raise UpstreamBroken(f"The upstream's answer is not valid: {error}") from error
@@ -250,6 +262,9 @@ class Passthrough:
         event = _decode(_PASSING, data)
         self._sequence = event.sequence_number
         kind = event.type.encode()
+        if self._ours and (event.type in _BEGUN or event.type in _ENDED):
+            event.response = msgspec.Raw(self._renamed(bytes(event.response)))
+            data = _ENCODE(top_level(data) | {"response": event.response})
         if len(block) != len(kind) + len(data) + 14 or not block.startswith(b"event: "):
             block = b"event: " + kind + b"\ndata: " + data.replace(b"\n", b" ")
         if event.type in _DELTAS:
@@ -267,6 +282,9 @@ class Passthrough:
             whole = _decode(_EVENT, data)
             raise read_failure(whole.error or wire.Failure(whole.code, whole.message, whole.param))
         return block + b"\n\n"
+
+    def _renamed(self, body: bytes) -> bytes:
+        return _ENCODE(top_level(body) | self._ours) if self._ours else body
 
     def _note(self, body: bytes) -> None:
         """A finished response, whole or at the end of a stream."""

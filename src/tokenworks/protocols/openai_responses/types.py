@@ -172,6 +172,21 @@ class Response(msgspec.Struct):
     error: Failure | str | None = None
 
 
+class StoredBody(msgspec.Struct):
+    """What is looked at in a response object that we wrote or passed on."""
+
+    id: str
+    created_at: float
+    status: str
+    model: str
+    completed_at: float | None = None
+    background: bool | None = None
+
+
+class Identified(msgspec.Struct):
+    id: str
+
+
 class OutputPart(msgspec.Struct):
     type: str = ""
     text: str | None = None
