@@ -10,8 +10,6 @@ import msgspec
 LEASE_PATH = "/internal/v1/batch-lines/lease"
 LEASE_SECONDS = 30
 """After so long without a call a gateway is taken for dead, and its lines run elsewhere."""
-CALL_SECONDS = 5.0
-"""How often a gateway calls at least while it holds lines."""
 ATTEMPTS_PER_RUN = 1000
 """Attempts of a line's first run are numbered from 1, of its second from 1001, so that no two are billed as one."""
 LARGEST_LINE = 32 * 1024 * 1024
