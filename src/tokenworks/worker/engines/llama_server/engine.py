@@ -28,6 +28,7 @@ QUIRKS = (
     "completion_logprobs_as_chat",
     "usage_in_text_chunk",
     "no_min_tokens",
+    "reasoning_by_template",
     "forced_tools_by_schema",
     "closes_after_stream",
 )
