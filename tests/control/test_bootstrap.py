@@ -10,8 +10,8 @@ from sqlalchemy import select
 from tokenworks.control import bootstrap, keys
 from tokenworks.control.keys import Secret
 from tokenworks.control.startup import StartupError
-from tokenworks.control.storage import tenants
-from tokenworks.control.storage.tables import admin_keys, api_keys
+from tokenworks.control.storage import admin_keys, tables, tenants
+from tokenworks.control.storage.tables import api_keys
 
 
 async def _works(database, path) -> bool:
@@ -19,8 +19,8 @@ async def _works(database, path) -> bool:
     async with database.read() as connection:
         digests = (await connection.execute(select(api_keys.c.digest))).scalars().all()
         assert digests == [Secret(content["api_key"]).digest]
-        assert (await connection.execute(select(admin_keys.c.id))).all()
-        return await tenants.is_admin(connection, Secret(content["admin_key"]).digest)
+        assert (await connection.execute(select(tables.admin_keys.c.id))).all()
+        return await admin_keys.find_active(connection, Secret(content["admin_key"]).digest, 0) is not None
 
 
 def test_once(with_database, tmp_path):
@@ -40,12 +40,12 @@ def test_once(with_database, tmp_path):
 def test_death_between_the_file_and_the_commit(with_database, tmp_path, monkeypatch):
     path = tmp_path / "bootstrap.json"
 
-    async def die(*_):
+    async def die(*_, **named):
         raise asyncio.CancelledError
 
     async def work(database):
         with monkeypatch.context() as patch:
-            patch.setattr(tenants, "create_admin_key", die)
+            patch.setattr(admin_keys, "create", die)
             with pytest.raises(asyncio.CancelledError):
                 await bootstrap.bootstrap(database, path, 1)
         told = path.read_bytes()

@@ -41,7 +41,7 @@ from tokenworks.control.publishing import Announcer
 from tokenworks.control.services import Services
 from tokenworks.control.settings import Settings
 from tokenworks.control.startup import StartupError
-from tokenworks.control.storage import api_keys, fleet, migrate
+from tokenworks.control.storage import api_keys, fleet, limits, migrate, rollup
 from tokenworks.control.storage.database import Database, describe, sqlite_url
 from tokenworks.core.clock import Clock, SystemClock
 from tokenworks.models import WeightsError, load_catalog
@@ -134,6 +134,8 @@ async def _prepare(
         async with database.write() as connection:
             dates = await fleet.model_dates(connection, offered, now)
             valid = await api_keys.every_active(connection, now)
+            limited = await limits.every(connection)
+            await connection.run_sync(rollup.advance)
         publisher = Publisher()
         announcer = Announcer(publisher, offered, upstreams, dates)
         replicas = Fleet(database, offered, lambda: announcer.announce_models(replicas.replicas))
@@ -141,6 +143,7 @@ async def _prepare(
     except (SQLAlchemyError, OSError) as error:
         raise StartupError(f"the database {database.name} cannot be used: {describe(error)}") from error
     announcer.announce_keys(valid)
+    announcer.announce_limits(limited)
     announcer.announce_models(replicas.replicas)
     ingest = JournalIngest(database)
     webhooks = Webhooks(database, cluster_key, clock, chosen.webhook_hosts)

@@ -7,7 +7,7 @@ from pathlib import Path
 from tokenworks.control import keys
 from tokenworks.control.keys import Secret
 from tokenworks.control.startup import StartupError
-from tokenworks.control.storage import api_keys, tenants
+from tokenworks.control.storage import admin_keys, api_keys, tenants
 from tokenworks.control.storage.database import Database
 from tokenworks.core.files import write_atomically
 
@@ -30,7 +30,7 @@ async def bootstrap(database: Database, path: Path, now: int) -> None:
         api_key, admin_key = secrets
         project = await tenants.create_organization(connection, "default", now)
         await api_keys.create(connection, api_key, project.id, "bootstrap", now=now)
-        await tenants.create_admin_key(connection, admin_key, project, "bootstrap", now)
+        await admin_keys.create(connection, admin_key, project.organization_id, "bootstrap", "operator", now=now)
     log.info("first start: wrote %s", path)
 
 

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 
 from tokenworks.control.objects.store import StoreError
 from tokenworks.control.storage.database import describe
+from tokenworks.control.storage.pages import UnknownCursor
 from tokenworks.core.errors import (
     CallerError,
     InternalError,
@@ -45,6 +46,9 @@ def install(app: FastAPI) -> None:
     async def invalid(_: Request, error: Any) -> JSONResponse:
         return response(_invalid(error))
 
+    async def off_the_list(_: Request, error: Any) -> JSONResponse:
+        return response(InvalidRequest(f"after: this list has no {str(error)!r}.", param="after"))
+
     async def unrouted(request: Request, error: Any) -> JSONResponse:
         return response(_unrouted(request, error))
 
@@ -64,6 +68,7 @@ def install(app: FastAPI) -> None:
 
     app.add_exception_handler(TokenworksError, refused)
     app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(UnknownCursor, off_the_list)
     app.add_exception_handler(HTTPException, unrouted)
     app.add_exception_handler(SQLAlchemyError, no_database)
     app.add_exception_handler(StoreError, no_store)

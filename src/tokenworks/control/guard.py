@@ -1,7 +1,7 @@
 """In front of every route: who may enter, and how large a body may be. The caller is checked before the body is read.
 
-`/internal/` takes the token derived from the cluster key, `/admin/` and `/v1/organization/` an admin key; the rest
-(the OpenAPI document and its page) is public.
+`/internal/` takes the token derived from the cluster key, `/admin/` and `/v1/organization/` an admin key, whose holder
+is then `request.state.actor`; the rest (the OpenAPI document and its page, and an invite being accepted) is public.
 """
 
 import asyncio
@@ -15,8 +15,10 @@ from tokenworks.answers.records import LARGEST_SAVE
 from tokenworks.answers.records import PATH as ANSWERS
 from tokenworks.batches.records import LARGEST_CALL, LEASE_PATH
 from tokenworks.control import errors
+from tokenworks.control.access import Actor, Role
 from tokenworks.control.batches.rules import MESSAGE_BATCH, MESSAGES, MOST_BYTES
-from tokenworks.control.storage import api_keys, tenants
+from tokenworks.control.storage import admin_keys, api_keys
+from tokenworks.control.storage.admin_keys import AdminKey
 from tokenworks.control.storage.database import Database
 from tokenworks.control.tenant import OBJECTS
 from tokenworks.core.clock import Clock
@@ -27,6 +29,8 @@ JOURNAL_LIMIT = 4 * 1024 * 1024
 BODY_SECONDS = 30.0
 _INTERNAL = "/internal/"
 _ADMIN = ("/admin/", "/v1/organization/")
+_PUBLIC = ("/admin/v1/invites/accept",)
+LAST_USED_SECONDS = 60
 _LIMITS = {"/internal/v1/journal/": JOURNAL_LIMIT, f"{ANSWERS}/": LARGEST_SAVE, LEASE_PATH: LARGEST_CALL}
 _STREAMED = {
     f"{OBJECTS}/v1/files": 512 * 1024 * 1024,
@@ -52,7 +56,7 @@ class Guard:
         headers = Headers(scope=scope)
         limit = next((limit for path, limit in _LIMITS.items() if scope["path"].startswith(path)), BODY_LIMIT)
         try:
-            await self._admit(scope["path"], headers.get("authorization", ""))
+            await self._admit(scope, headers)
             if scope["method"] == "POST" and scope["path"] in _STREAMED:
                 receive = _counted(headers, receive, _STREAMED[scope["path"]])
             else:
@@ -63,23 +67,45 @@ class Guard:
             return None
         return await self._app(scope, receive, send)
 
-    async def _admit(self, path: str, authorization: str) -> None:
-        if not path.startswith((_INTERNAL, *_ADMIN)):
+    async def _admit(self, scope: Scope, headers: Headers) -> None:
+        path: str = scope["path"]
+        if not path.startswith((_INTERNAL, *_ADMIN)) or path in _PUBLIC:
             return
-        scheme, _, token = authorization.partition(" ")
+        scheme, _, token = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise Unauthenticated("No key was sent: add the header 'authorization: Bearer KEY'.")
         if path.startswith(_INTERNAL):
             if not hmac.compare_digest(token.encode(), self._internal_token):
                 raise Unauthenticated("This is not the internal token: has every process the same cluster key?")
             return
-        digest = hashlib.sha256(token.encode()).hexdigest()
+        key = await self._admin_key(hashlib.sha256(token.encode()).hexdigest())
+        scope.setdefault("state", {})["actor"] = Actor(
+            key_id=key.id,
+            key_name=key.name,
+            organization_id=key.organization_id,
+            role=Role(key.role),
+            user_id=key.user_id,
+            email=key.email,
+            # The gateway appends whom it was called by; what stands before that, anybody may have written.
+            address=headers.get("x-forwarded-for", "").rpartition(",")[2].strip()[:64],
+            request_id=headers.get("x-request-id", "")[:64],
+            call=f"{scope['method']} {path}"[:500],
+        )
+        # The official client writes a list as name[]=a&name[]=b.
+        scope["query_string"] = scope["query_string"].replace(b"%5B%5D=", b"=").replace(b"[]=", b"=")
+
+    async def _admin_key(self, digest: str) -> AdminKey:
+        now = self._clock.now_ns() // 1_000_000_000
         async with self._database.read() as connection:
-            if await tenants.is_admin(connection, digest):
-                return
-            if await api_keys.find_active(connection, digest, self._clock.now_ns() // 1_000_000_000):
+            key = await admin_keys.find_active(connection, digest, now)
+            if key is None and await api_keys.find_active(connection, digest, now):
                 raise PermissionDenied("This is an API key; the admin API needs an admin key (sk-tw-admin-...).")
-        raise Unauthenticated("The admin key is not known or was revoked.")
+        if key is None or not hmac.compare_digest(key.digest, digest):
+            raise Unauthenticated("The admin key is not known, has expired or was revoked.")
+        if (key.last_used_at or 0) <= now - LAST_USED_SECONDS:
+            async with self._database.write() as connection:
+                await admin_keys.touch(connection, key.id, now)
+        return key
 
 
 def _declared(headers: Headers, limit: int) -> int:

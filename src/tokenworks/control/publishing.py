@@ -8,7 +8,7 @@ from tokenworks.control.offers import Offer
 from tokenworks.control.storage.api_keys import ApiKey
 from tokenworks.control.storage.fleet import Replica
 from tokenworks.snapshot.publisher import Publisher
-from tokenworks.snapshot.records import ModelRecord, TargetRecord, UpstreamRecord
+from tokenworks.snapshot.records import LimitRecord, ModelRecord, TargetRecord, UpstreamRecord
 
 
 class Announcer:
@@ -40,10 +40,24 @@ class Announcer:
         state = self._publisher.state
         self._publisher.publish(replace(state, keys={**state.keys, key.digest: key.record()}))
 
-    def remove_key(self, digest: str) -> None:
-        state = self._publisher.state
-        keys = {known: record for known, record in state.keys.items() if known != digest}
+    def remove_keys(self, digests: Iterable[str]) -> None:
+        state, gone = self._publisher.state, set(digests)
+        keys = {digest: record for digest, record in state.keys.items() if digest not in gone}
         self._publisher.publish(replace(state, keys=keys))
+
+    def announce_limits(self, limits: Iterable[LimitRecord]) -> None:
+        """All limits that there are."""
+        self._publisher.publish(replace(self._publisher.state, limits={limit.name: limit for limit in limits}))
+
+    def put_limits(self, limits: Iterable[LimitRecord]) -> None:
+        state = self._publisher.state
+        changed = {limit.name: limit for limit in limits}
+        self._publisher.publish(replace(state, limits={**state.limits, **changed}))
+
+    def remove_limits(self, names: Iterable[str]) -> None:
+        state, gone = self._publisher.state, set(names)
+        kept = {name: limit for name, limit in state.limits.items() if name not in gone}
+        self._publisher.publish(replace(state, limits=kept))
 
     def announce_models(self, replicas: Sequence[Replica]) -> None:
         upstreams = self._endpoints | {replica.id: _upstream(replica) for replica in replicas}

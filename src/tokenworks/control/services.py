@@ -1,6 +1,7 @@
 """What the routes work with, made once by app.py."""
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -29,6 +30,8 @@ class Services:
     answers: Answers
     webhooks: Webhooks
     objects: Objects
+    changes: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by one admin change at a time (changes.py)."""
 
     def now(self) -> int:
         """Unix seconds."""

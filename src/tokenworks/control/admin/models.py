@@ -6,6 +6,7 @@ import msgspec
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
+from tokenworks.control.access import ReadTenants
 from tokenworks.control.services import Services, ServicesDep
 from tokenworks.core.money import nano_to_usd
 from tokenworks.snapshot.records import ModelRecord, TargetRecord, UpstreamRecord
@@ -53,7 +54,7 @@ class ModelList(BaseModel):
 
 
 @router.get("")
-async def list_all(services: ServicesDep) -> ModelList:
+async def list_all(services: ServicesDep, _: ReadTenants) -> ModelList:
     state = services.publisher.state
     return ModelList(data=[_model(record, state.upstreams, services) for record in state.models.values()])
 

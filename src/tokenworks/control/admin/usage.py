@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
+from tokenworks.control.access import ReadUsage
 from tokenworks.control.services import ServicesDep
 from tokenworks.control.storage import usage
 from tokenworks.control.storage.usage import Filter
@@ -78,6 +79,7 @@ class UsagePage(BaseModel):
 @router.get("")
 async def list_attempts(
     services: ServicesDep,
+    actor: ReadUsage,
     start: UnixSeconds = None,
     end: UnixSeconds = None,
     key_id: str | None = None,
@@ -85,8 +87,8 @@ async def list_attempts(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     after: str | None = None,
 ) -> UsagePage:
-    """`start` and `end` (exclusive) are Unix seconds of the attempt's start."""
-    chosen = Filter(start, end, key_id, model)
+    """`start` and `end` (exclusive) are Unix seconds of the attempt's start. The operator sees every organization."""
+    chosen = Filter(start, end, key_id, model, None if actor.is_operator else actor.organization_id)
     async with services.database.read() as connection:
         rows = await usage.page(connection, chosen, limit + 1, _cursor(after))
         if rows is None:

@@ -141,7 +141,7 @@ async def revoke(connection: AsyncConnection, id: str, now: int) -> ApiKey | Non
 async def revoke_all(connection: AsyncConnection, which: Any, now: int) -> Collection[str]:
     """The digests of the keys that this revoked."""
     statement = update(api_keys).where(which, api_keys.c.revoked_at.is_(None)).values(revoked_at=now)
-    return (await connection.execute(statement.returning(api_keys.c.digest))).scalars().all()
+    return list((await connection.execute(statement.returning(api_keys.c.digest))).scalars())
 
 
 def _active(now: int) -> Any:

@@ -1,18 +1,30 @@
-"""Organizations, projects and admin keys."""
+"""Organizations and their projects."""
 
 from dataclasses import dataclass
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from tokenworks.control.keys import Secret, new_id
-from tokenworks.control.storage.tables import admin_keys, organizations, projects
+from tokenworks.control.keys import new_id
+from tokenworks.control.storage.pages import Page, page
+from tokenworks.control.storage.tables import organizations, projects
+
+
+@dataclass(frozen=True, slots=True)
+class Organization:
+    id: str
+    name: str
+    created_at: int
+    archived_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Project:
     id: str
     organization_id: str
+    name: str
+    created_at: int
+    archived_at: int | None = None
 
 
 async def is_empty(connection: AsyncConnection) -> bool:
@@ -21,34 +33,64 @@ async def is_empty(connection: AsyncConnection) -> bool:
 
 async def create_organization(connection: AsyncConnection, name: str, now: int) -> Project:
     """An organization with its first project."""
-    project = Project(new_id("proj"), new_id("org"))
-    await connection.execute(insert(organizations).values(id=project.organization_id, name=name, created_at=now))
+    organization_id = new_id("org")
+    await connection.execute(insert(organizations).values(id=organization_id, name=name, created_at=now))
+    return await create_project(connection, organization_id, name, now)
+
+
+async def organization(connection: AsyncConnection, id: str) -> Organization | None:
+    row = (await connection.execute(select(organizations).where(organizations.c.id == id))).first()
+    return None if row is None else Organization(*row)
+
+
+async def every_organization(connection: AsyncConnection, limit: int, after: str | None) -> Page[Organization]:
+    order = (organizations.c.created_at, organizations.c.id)
+    return await page(connection, select(organizations), order, limit, after, lambda row: Organization(*row))
+
+
+async def change_organization(
+    connection: AsyncConnection, id: str, *, name: str | None = None, archived_at: int | None = None
+) -> None:
+    changed = {key: value for key, value in (("name", name), ("archived_at", archived_at)) if value is not None}
+    await connection.execute(update(organizations).where(organizations.c.id == id).values(**changed))
+
+
+async def create_project(connection: AsyncConnection, organization_id: str, name: str, now: int) -> Project:
+    made = Project(new_id("proj"), organization_id, name, now)
     await connection.execute(
-        insert(projects).values(id=project.id, organization_id=project.organization_id, name=name, created_at=now)
+        insert(projects).values(id=made.id, organization_id=organization_id, name=name, created_at=now)
     )
-    return project
+    return made
 
 
-async def default_project(connection: AsyncConnection) -> Project:
-    """The oldest one: where a key goes that names no project."""
-    query = select(projects.c.id, projects.c.organization_id).order_by(projects.c.created_at, projects.c.id).limit(1)
-    return Project(*(await connection.execute(query)).one())
+async def project(connection: AsyncConnection, id: str, organization_id: str) -> Project | None:
+    query = select(projects).where(projects.c.id == id, projects.c.organization_id == organization_id)
+    row = (await connection.execute(query)).first()
+    return None if row is None else Project(*row)
 
 
-async def create_admin_key(connection: AsyncConnection, secret: Secret, project: Project, name: str, now: int) -> None:
-    await connection.execute(
-        insert(admin_keys).values(
-            id=new_id("adminkey"),
-            organization_id=project.organization_id,
-            digest=secret.digest,
-            redacted=secret.redacted,
-            name=name,
-            created_at=now,
-        )
-    )
+async def default_project(connection: AsyncConnection, organization_id: str) -> Project | None:
+    """The oldest one that is not archived: where a key goes that names no project."""
+    query = select(projects).where(projects.c.organization_id == organization_id, projects.c.archived_at.is_(None))
+    row = (await connection.execute(query.order_by(projects.c.created_at, projects.c.id).limit(1))).first()
+    return None if row is None else Project(*row)
 
 
-async def is_admin(connection: AsyncConnection, digest: str) -> bool:
-    """A valid admin key's digest? Looked up by hash, so the time it takes tells nothing about any key."""
-    query = select(admin_keys.c.id).where(admin_keys.c.digest == digest, admin_keys.c.revoked_at.is_(None))
-    return (await connection.execute(query)).first() is not None
+async def of_organization(
+    connection: AsyncConnection, organization_id: str, limit: int, after: str | None, *, archived: bool
+) -> Page[Project]:
+    query = select(projects).where(projects.c.organization_id == organization_id)
+    if not archived:
+        query = query.where(projects.c.archived_at.is_(None))
+    order = (projects.c.created_at, projects.c.id)
+    return await page(connection, query, order, limit, after, lambda row: Project(*row))
+
+
+async def rename_project(connection: AsyncConnection, id: str, name: str) -> None:
+    await connection.execute(update(projects).where(projects.c.id == id).values(name=name))
+
+
+async def archive_project(connection: AsyncConnection, id: str, now: int) -> None:
+    """The first time stands."""
+    unarchived = (projects.c.id == id) & projects.c.archived_at.is_(None)
+    await connection.execute(update(projects).where(unarchived).values(archived_at=now))

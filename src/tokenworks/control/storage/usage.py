@@ -21,6 +21,7 @@ class Filter:
     end: int | None = None
     key_id: str | None = None
     model: str | None = None
+    organization_id: str | None = None
 
     def apply(self, query: Select[Any]) -> Select[Any]:
         if self.start is not None:
@@ -31,6 +32,8 @@ class Filter:
             query = query.where(usage.c.key_id == self.key_id)
         if self.model is not None:
             query = query.where(usage.c.model == self.model)
+        if self.organization_id is not None:
+            query = query.where(usage.c.organization_id == self.organization_id)
         return query
 
 
