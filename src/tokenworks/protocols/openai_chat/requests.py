@@ -45,6 +45,7 @@ OWN = frozenset(
 )
 """Without them the answer would be another one, or be given under other promises: refused where they cannot be kept."""
 TEMPLATE_ARGUMENTS = "chat_template_kwargs"
+_MODES = {mode.value: mode for mode in ToolMode} | {"any": ToolMode.REQUIRED}
 TIERS = frozenset({"auto", "default", "flex", "scale", "priority", "fast"})
 
 
@@ -82,8 +83,7 @@ def decode_request(body: bytes) -> Request:
         unusual=unusual_format
         or unusual_logprobs
         or wired.service_tier is not None
-        or wired.tool_choice == "any"
-        or (isinstance(wired.tool_choice, wire.ChosenTool) and wired.tool_choice.allowed_tools is not None),
+        or _unusual_choice(wired.tool_choice),
         options={TEMPLATE_ARGUMENTS: bytes(members[TEMPLATE_ARGUMENTS])} if TEMPLATE_ARGUMENTS in members else {},
     )
 
@@ -182,8 +182,11 @@ def _tool_choice(
     if choice is None:
         return None, tools
     names = {tool.name for tool in tools if isinstance(tool, Tool)}
+    if isinstance(choice, str) and choice not in _MODES:
+        _require_known([choice], names)
+        return ToolChoice(ToolMode.REQUIRED, choice), tools
     if isinstance(choice, str):
-        mode = ToolMode.REQUIRED if choice == "any" else ToolMode(choice)
+        mode = _MODES[choice]
         if mode is ToolMode.REQUIRED and not tools:
             raise InvalidRequest("'tool_choice' is 'required' but 'tools' is empty.", param="tool_choice")
         return ToolChoice(mode), tools
@@ -197,6 +200,12 @@ def _tool_choice(
     return ToolChoice(ToolMode(choice.allowed_tools.mode)), [
         tool for tool in tools if isinstance(tool, Tool) and tool.name in allowed
     ]
+
+
+def _unusual_choice(choice: str | wire.ChosenTool | None) -> bool:
+    if isinstance(choice, wire.ChosenTool):
+        return choice.allowed_tools is not None
+    return choice is not None and choice not in list(ToolMode)
 
 
 def _require_known(chosen: list[str], names: set[str]) -> None:

@@ -186,7 +186,8 @@ class ChatRequest(msgspec.Struct):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     tools: list[msgspec.Raw] | None = None
-    tool_choice: Literal["none", "auto", "required", "any"] | ChosenTool | None = None
+    tool_choice: str | ChosenTool | None = None
+    """none, auto, required; "any" for required is Mistral's word, a function's bare name TGI's way."""
     parallel_tool_calls: bool | None = None
     response_format: msgspec.Raw = msgspec.Raw()
     reasoning_effort: str | None = None
