@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Row, case, delete, insert, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from tokenworks.answers.records import LEASE_SECONDS, LONGEST_CHAIN, AnswerRecord, Events, Save
+from tokenworks.answers.records import LEASE_SECONDS, LONGEST_CHAIN, AnswerRecord, Events, Save, pack
 from tokenworks.control.storage.tables import answer_events, answers
 
 RETENTION_SECONDS = 30 * 24 * 3600
@@ -72,9 +72,11 @@ async def end(connection: AsyncConnection, id: str, status: str, body: bytes) ->
 
 
 async def _append(connection: AsyncConnection, id: str, known: int, events: Events | None) -> None:
-    """A save that is sent again brings events that are known: they begin before what is wanted."""
-    if events is None or not events.count or events.first != known:
+    """A save that is sent again brings events that are known; only what follows them is added."""
+    if events is None or events.first > known or events.first + events.count <= known:
         return
+    if events.first < known:
+        events = pack(known, events.blocks()[known - events.first :])
     row = {"answer_id": id, "first": events.first, "count": events.count, "packed": events.packed}
     await connection.execute(insert(answer_events).values(row))
     await connection.execute(update(answers).where(answers.c.id == id).values(event_count=known + events.count))

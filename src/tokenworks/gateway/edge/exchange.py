@@ -73,6 +73,9 @@ class Exchange:
                 return value
         return None
 
+    def header_texts(self) -> dict[str, str]:
+        return {name.decode("latin-1"): value.decode("latin-1") for name, value in self.headers}
+
     async def read_body(self, limit: int, timeout: float) -> bytes:
         """RequestTooLarge beyond `limit` bytes, InvalidRequest when it does not arrive within `timeout` seconds."""
         declared = self.header(b"content-length")
@@ -130,6 +133,9 @@ class Exchange:
         """A whole answer."""
         if self.keeper is not None and status == 200:
             body = await self.keeper.last(body)
+            if self.started:  # it was padded meanwhile
+                await self._write(body, more=False)
+                return
         length = (b"content-length", str(len(body)).encode())
         await self._start(status, [(b"content-type", content_type), length, *headers])
         await self._write(body, more=False)

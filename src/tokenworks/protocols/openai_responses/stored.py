@@ -69,6 +69,14 @@ def completed(body: bytes, at: int) -> bytes:
     return changed(body, completed_at=at)
 
 
+def status(body: bytes) -> str:
+    return _RESPONSE.decode(body).status
+
+
+def in_background(body: bytes) -> bool:
+    return bool(_RESPONSE.decode(body).background)
+
+
 def draft(request: Request, response_id: str, created: int, status: str) -> bytes:
     """The response object before there is any output."""
     return _ENCODE(_fold(request, response_id, created).begun(status))

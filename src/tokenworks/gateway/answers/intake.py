@@ -1,0 +1,42 @@
+"""How a request reaches the handlers here: who asks, what, and whether it can be answered at all."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from tokenworks.core.caller import Caller
+from tokenworks.core.request import Request
+from tokenworks.gateway.admission.keys import Keys
+from tokenworks.gateway.edge.exchange import Exchange
+from tokenworks.gateway.pipeline import EdgeLimits, Pipeline
+from tokenworks.gateway.routing.plan import plan
+from tokenworks.snapshot.state import State
+from tokenworks.snapshot.subscriber import Subscriber
+
+
+class Intake:
+    def __init__(self, pipeline: Pipeline, keys: Keys, snapshot: Subscriber, limits: EdgeLimits) -> None:
+        self.pipeline = pipeline
+        self._keys = keys
+        self._snapshot = snapshot
+        self._limits = limits
+
+    @property
+    def state(self) -> State:
+        return self._snapshot.state
+
+    async def identify(self, exchange: Exchange) -> Caller:
+        return await self._keys.identify(exchange)
+
+    @asynccontextmanager
+    async def received(self, exchange: Exchange) -> AsyncIterator[tuple[Caller, bytes]]:
+        """Who asks, and the body. Inside they count as callers who wait, before whom no batch goes."""
+        self.pipeline.interactive += 1
+        try:
+            caller = await self._keys.identify(exchange)
+            yield caller, await exchange.read_body(self._limits.body_bytes, self._limits.body_seconds)
+        finally:
+            self.pipeline.interactive -= 1
+
+    def check(self, caller: Caller, request: Request) -> None:
+        """Raises now what the pipeline would raise before it calls anybody."""
+        plan(request, caller, self.state, {})
