@@ -4,7 +4,6 @@
 `output_config`, of which the neutral form keeps less than they say. Under `beta` are the previews asked for by header.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,7 +30,6 @@ WITHOUT_EFFECT = frozenset({"metadata", "service_tier"})
 HONOURED = frozenset(wire.MessagesRequest.__struct_fields__) - WITHOUT_EFFECT
 OWN = frozenset({"container", "mcp_servers", "inference_geo"})
 """Without them the answer would be another one, or be given under other promises: refused where they cannot be kept."""
-_ON_BLOCKS = re.compile(rb'"(cache_control)"\s*:\s*\{|"(citations)"\s*:\s*\[\s*[^\s\]]')
 _KEPT = frozenset({"thinking", "output_config"})
 _NEUTRAL = frozenset(wire.MessagesRequest.__struct_fields__) - _KEPT
 
@@ -48,7 +46,7 @@ _NOT_HERE: dict[str, Any] = {
 
 
 def decode_request(body: bytes) -> Request:
-    request = decode_unbounded(body)
+    request = decode_countable(body)
     if request.max_output_tokens is None:
         raise InvalidRequest(
             "Missing required parameter: 'max_tokens'.", param="max_tokens", code="missing_required_parameter"
@@ -56,7 +54,7 @@ def decode_request(body: bytes) -> Request:
     return request
 
 
-def decode_unbounded(body: bytes) -> Request:
+def decode_countable(body: bytes) -> Request:
     """A request that may leave `max_tokens` out, because its tokens are only counted."""
     wired = decode(_DECODER, body)
     members = top_level(body)
@@ -75,7 +73,7 @@ def decode_unbounded(body: bytes) -> Request:
         reasoning=_reasoning(wired),
         service_tier=wired.service_tier,
         user=wired.metadata.user_id if wired.metadata else None,
-        ignored=_ignored(wired, members, body),
+        ignored=_ignored(wired, members),
         own=[name for name in named(members, members.keys() & OWN) if bytes(members[name]) != b'"global"'],
         options={name: bytes(members[name]) for name in members.keys() - _NEUTRAL},
     )
@@ -136,10 +134,9 @@ def _reasoning(wired: wire.MessagesRequest) -> Reasoning | None:
     return Reasoning(effort, thinking.budget_tokens, thinking.type != "disabled")
 
 
-def _ignored(wired: wire.MessagesRequest, members: Mapping[str, msgspec.Raw], body: bytes) -> list[str]:
+def _ignored(wired: wire.MessagesRequest, members: Mapping[str, msgspec.Raw]) -> list[str]:
     """What another protocol's upstream will not honour."""
     ignored = set(named(members, members.keys() - HONOURED - OWN))
-    ignored |= {(match[1] or match[2]).decode() for match in _ON_BLOCKS.finditer(body)}
     if wired.thinking is not None and wired.thinking.type in ("adaptive", "between_tools"):
         ignored.add("thinking")
     if wired.output_config is not None and present(wired.output_config.task_budget):
@@ -217,8 +214,6 @@ def _refuse_what_has_no_place(request: Request) -> None:
         raise InvalidRequest("This model does not tell log probabilities.", param="logprobs")
     if request.response_format is not None and request.response_format.schema is None:
         raise InvalidRequest("This model answers in JSON only by a schema: use 'json_schema'.", param="response_format")
-    lost = {"seed": request.sampling.seed is not None, "metadata": bool(request.metadata)}
-    request.ignored += [name for name, given in lost.items() if given and name not in request.ignored]
 
 
 def _write_tool(tool: Tool | Foreign) -> Any:

@@ -82,13 +82,13 @@ def _newer(count: int | None, before: int) -> int:
 
 
 def encode_usage(usage: Usage) -> dict[str, Any]:
-    body: dict[str, Any] = {
+    return {
         "input_tokens": usage.input,
         "cache_creation_input_tokens": usage.cache_write,
         "cache_read_input_tokens": usage.cached_input,
         "output_tokens": usage.output,
+        "output_tokens_details": {"thinking_tokens": usage.reasoning},
     }
-    return body | ({"output_tokens_details": {"thinking_tokens": usage.reasoning}} if usage.reasoning else {})
 
 
 def decode_answer(body: bytes) -> wire.Answer:

@@ -23,9 +23,7 @@ def encode_request(request: Request, model: str, *, stream: bool) -> bytes:
             model=model,
             messages=tuple(m for message in chat.messages for m in _messages(message)) if chat else None,
             prompts=_prompts(request.task) if isinstance(request.task, Prompts) else None,
-            tools=tuple(wire.Tool(tool.name, tool.description, tool.parameters) for tool in known_tools(chat.tools))
-            if chat
-            else (),
+            tools=_tools(chat) if chat else (),
             tool_choice=(choice.mode if choice else ToolMode.AUTO).value,
             forced_tool=choice.name if choice else None,
             json=request.response_format is not None,
@@ -40,6 +38,18 @@ def encode_request(request: Request, model: str, *, stream: bool) -> bytes:
             rank=wire.Ranking(rank.query, tuple(rank.documents), rank.top_n) if rank else None,
         )
     )
+
+
+def encode_render(request: Request) -> bytes:
+    """The body of `POST render`: how a conversation becomes tokens. InvalidRequest when it is none."""
+    if not isinstance(request.task, Conversation):
+        raise InvalidRequest("This model only renders conversations.", param="messages")
+    messages = tuple(wired for message in request.task.messages for wired in _messages(message))
+    return _ENCODE(wire.RenderRequest(messages, _tools(request.task)))
+
+
+def _tools(task: Conversation) -> tuple[wire.Tool, ...]:
+    return tuple(wire.Tool(tool.name, tool.description, tool.parameters) for tool in known_tools(task.tools))
 
 
 def _prompts(task: Prompts) -> tuple[str | list[int], ...]:
