@@ -13,6 +13,8 @@ import uvicorn
 from tokenworks.client import Address, Client
 from tokenworks.gateway.admission.keys import Keys
 from tokenworks.gateway.edge.asgi import Edge, Handler
+from tokenworks.gateway.edge.count_tokens import PATH as COUNT_PATH
+from tokenworks.gateway.edge.count_tokens import CountTokens
 from tokenworks.gateway.edge.forward import PREFIXES, Forward
 from tokenworks.gateway.edge.health import Health
 from tokenworks.gateway.edge.http import GuardedProtocol
@@ -56,13 +58,14 @@ class Gateway:
         self._health = Health(self._snapshot, journal, Probe(self._upstreams), metrics)
         limits = EdgeLimits(body_bytes=settings.body_limit, keep_alive=settings.keep_alive, padding=settings.padding)
         pipeline = Pipeline(self._snapshot, keys, self._upstreams, Meter(journal, metrics), limits)
-        pages = {
+        pages: dict[tuple[str, str], Handler] = {
             ("GET", "/healthz"): self._health.healthz,
             ("GET", "/readyz"): self._health.readyz,
             ("GET", "/metrics"): self._health.metrics,
             ("GET", "/health"): self._health.readyz,
             ("GET", "/info"): models.info,
             ("GET", "/v1/models"): models.list,
+            ("POST", COUNT_PATH): CountTokens(self._snapshot, keys, self._upstreams, settings.body_limit),
         }
         prefixes: dict[str, Handler] = {MODEL_PREFIX: models.retrieve}
         for prefix in PREFIXES:

@@ -18,7 +18,7 @@ from tokenworks.gateway.upstreams.prepare import Prepared, prepare
 from tokenworks.gateway.upstreams.watchdog import Watchdog
 from tokenworks.journal.records import Settled
 from tokenworks.protocols import codec as find_codec
-from tokenworks.protocols.base import Codec, Failing, OwnHeaders, Padded
+from tokenworks.protocols.base import Codec, Failing, OwnHeaders, Padded, ReadsHeaders
 from tokenworks.protocols.translation import Translation
 from tokenworks.snapshot.records import UpstreamRecord
 from tokenworks.snapshot.subscriber import Subscriber
@@ -63,6 +63,8 @@ class Pipeline:
     ) -> Settled:
         """The same for a caller who is known and a body that is there; how the attempt that answered was settled."""
         request = codec.decode_request(body)
+        if isinstance(codec, ReadsHeaders):
+            codec.read_headers(request, exchange.header_texts())
         if request.protocol != codec.name:
             codec = exchange.codec = find_codec(request.protocol)
         state = self._snapshot.state

@@ -88,6 +88,7 @@ class Edge:
 
     async def _fail(self, exchange: Exchange, error: TokenworksError) -> None:
         codec = exchange.codec or self._errors
+        error.request_id = exchange.request_id
         self._metrics.errors.labels(error.code).inc()
         exchange.notes |= {"error": error.code, "provider": error.provider}
         if not isinstance(error, CallerError):

@@ -6,11 +6,14 @@ from tokenworks.gateway.edge.exchange import Exchange, Header
 LONGEST_RETRY = 60
 """Seconds. Clients ignore more than that, or obey it without any bound."""
 
+_REQUEST_ID = (b"x-request-id", b"request-id", b"x-tokenworks-request-id")
+"""Each family's clients look for it under another name."""
+
 
 def of_answer(exchange: Exchange, provider: str | None, ignored: list[str] | None = None) -> list[Header]:
     """`ignored` are the parameters that had no effect."""
     request_id = exchange.request_id.encode()
-    headers = [(b"x-request-id", request_id), (b"x-tokenworks-request-id", request_id)]
+    headers = [(name, request_id) for name in _REQUEST_ID]
     headers.append((b"openai-processing-ms", str(round(exchange.age() * 1000)).encode()))
     if provider is not None:
         headers.append((b"x-tokenworks-provider", provider.encode()))

@@ -7,8 +7,12 @@ import msgspec
 
 from tokenworks.core.request import Prompts
 from tokenworks.gateway.admission.keys import Keys
+from tokenworks.gateway.edge import headers
 from tokenworks.gateway.edge.exchange import Exchange
 from tokenworks.gateway.routing.plan import default_model, find_model
+from tokenworks.protocols.anthropic_messages.codec import CODEC
+from tokenworks.protocols.anthropic_messages.models import Model, encode_model, encode_models
+from tokenworks.protocols.anthropic_messages.versions import VERSION_HEADER
 from tokenworks.protocols.tgi.info import info
 from tokenworks.snapshot.records import ModelRecord
 from tokenworks.snapshot.subscriber import Subscriber
@@ -23,22 +27,42 @@ class Models:
         self._keys = keys
 
     async def list(self, exchange: Exchange) -> None:
+        anthropic = _choose_shape(exchange)
         caller = await self._keys.identify(exchange)
         allowed = [m for m in self._snapshot.state.models.values() if caller.models is None or m.name in caller.models]
-        data = [_body(model) for model in sorted(allowed, key=lambda model: model.name)]
-        await exchange.respond(200, _ENCODE({"object": "list", "data": data}))
+        allowed.sort(key=lambda model: model.name)
+        if anthropic:
+            body = encode_models([_told(model) for model in allowed], exchange.query)
+        else:
+            body = _ENCODE({"object": "list", "data": [_body(model) for model in allowed]})
+        await exchange.respond(200, body, headers=headers.of_answer(exchange, None))
 
     async def retrieve(self, exchange: Exchange) -> None:
         """The id is the rest of the path; clients send its slashes plain or as %2F."""
+        anthropic = _choose_shape(exchange)
         caller = await self._keys.identify(exchange)
         name = unquote(exchange.raw_path.decode("ascii", "replace").removeprefix(PREFIX))
-        await exchange.respond(200, _ENCODE(_body(find_model(name, caller, self._snapshot.state))))
+        model = find_model(name, caller, self._snapshot.state)
+        body = encode_model(_told(model)) if anthropic else _ENCODE(_body(model))
+        await exchange.respond(200, body, headers=headers.of_answer(exchange, None))
 
     async def info(self, exchange: Exchange) -> None:
         """The default model, as a server that has only one describes it."""
         caller = await self._keys.identify(exchange)
         model = default_model(Prompts, caller, self._snapshot.state)
         await exchange.respond(200, info(model.name, context_length=model.context_length))
+
+
+def _choose_shape(exchange: Exchange) -> bool:
+    """Whether a client of Anthropic's asks, who says so by the version of the protocol; errors then have its shape."""
+    if exchange.header(VERSION_HEADER.encode()) is None:
+        return False
+    exchange.codec = CODEC
+    return True
+
+
+def _told(model: ModelRecord) -> Model:
+    return Model(model.name, model.created, model.context_length, model.max_output, model.capabilities)
 
 
 def _body(model: ModelRecord) -> dict[str, Any]:

@@ -7,6 +7,7 @@ _OPENAI = {
     "/v1/embeddings": "openai_embeddings",
     "/v1/rerank": "rerank",
 }
+_ANTHROPIC = {"/v1/messages": "anthropic_messages"}
 _TGI = {
     "/": "tgi",
     "/generate": "tgi_generate",
@@ -19,7 +20,7 @@ _DIALECTS = {
     "/inference/v1/completions": "fireworks_completions",
 }
 
-SURFACES = {**_OPENAI, "/rerank": "rerank", **_TGI, **_DIALECTS}
+SURFACES = {**_OPENAI, **_ANTHROPIC, "/rerank": "rerank", **_TGI, **_DIALECTS}
 """A POST to the path -> the protocol or dialect served there."""
 
 ALIASES = ("/openai", "/inference")

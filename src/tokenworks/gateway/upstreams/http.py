@@ -10,7 +10,8 @@ import aiohttp
 from tokenworks.client import Address
 from tokenworks.core.errors import TokenworksError, UpstreamBroken, UpstreamTimeout, UpstreamUnavailable
 from tokenworks.core.target import RouteLimits
-from tokenworks.gateway.upstreams.prepare import Prepared
+from tokenworks.gateway.upstreams.prepare import Outgoing
+from tokenworks.protocols.base import Codec
 from tokenworks.snapshot.records import UpstreamRecord
 from tokenworks.snapshot.sealing import unseal
 
@@ -26,14 +27,24 @@ class _Endpoint:
     def __init__(self, record: UpstreamRecord, cluster_key: bytes) -> None:
         self.record = record
         self.address = Address.parse(record.base_url)
-        self.headers = {"content-type": "application/json", "accept-encoding": "identity"}
+        self._credential = None
         if record.credential is not None:
-            self.headers["authorization"] = f"Bearer {unseal(cluster_key, record.id, record.credential)}"
+            self._credential = unseal(cluster_key, record.id, record.credential)
+        self._headers: dict[str, dict[str, str]] = {}
         self.session = aiohttp.ClientSession(
             connector=_connector(self.address),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=True,
         )
+
+    def headers(self, outgoing: Outgoing) -> dict[str, str]:
+        codec = outgoing.codec
+        known = self._headers.get(codec.name)
+        if known is None:
+            own = codec.headers(self._credential) if self._credential is not None else {}
+            known = {"content-type": "application/json", "accept-encoding": "identity", **own}
+            self._headers[codec.name] = known
+        return {**known, **outgoing.headers} if outgoing.headers else known
 
 
 def _connector(address: Address) -> aiohttp.BaseConnector:
@@ -52,18 +63,18 @@ class Upstreams:
         self._closing: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
-    async def call(self, upstream: UpstreamRecord, prepared: Prepared, limits: RouteLimits) -> AsyncIterator["Answer"]:
+    async def call(self, upstream: UpstreamRecord, outgoing: Outgoing, limits: RouteLimits) -> AsyncIterator["Answer"]:
         """An answer that began with 200. Any other becomes the error it stands for."""
         endpoint = self._endpoint(upstream)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=limits.connect)
-        url = endpoint.address.url(prepared.codec.path)
+        url = endpoint.address.url(outgoing.path)
         self.in_flight[upstream.id] += 1
         try:
             async with endpoint.session.post(
-                url, data=prepared.body, headers=endpoint.headers, timeout=timeout, allow_redirects=False
+                url, data=outgoing.body, headers=endpoint.headers(outgoing), timeout=timeout, allow_redirects=False
             ) as response:
                 if response.status != 200:
-                    raise await _read_error(response, prepared, upstream.provider)
+                    raise await _read_error(response, outgoing.codec, upstream.provider)
                 yield Answer(response, upstream.provider)
         except aiohttp.ConnectionTimeoutError as error:
             raise UpstreamTimeout(
@@ -127,7 +138,7 @@ class Answer:
         return b"".join(pieces)
 
 
-async def _read_error(response: aiohttp.ClientResponse, prepared: Prepared, provider: str) -> TokenworksError:
+async def _read_error(response: aiohttp.ClientResponse, codec: Codec, provider: str) -> TokenworksError:
     body = await response.content.read(LARGEST_ERROR)
     if response.status < 400:
         return UpstreamBroken(
@@ -135,7 +146,7 @@ async def _read_error(response: aiohttp.ClientResponse, prepared: Prepared, prov
             provider=provider,
             upstream_status=response.status,
         )
-    return prepared.codec.read_error(
+    return codec.read_error(
         response.status, body, provider=provider, retry_after=_retry_after(response.headers.get("retry-after"))
     )
 

@@ -4,6 +4,7 @@ The same protocol on both sides passes through. Anything else, and a request tha
 (its quirks), goes through the neutral form.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tokenworks.core.errors import InvalidRequest
@@ -12,17 +13,25 @@ from tokenworks.core.request import Conversation, Embeddings, Prompts, Request, 
 from tokenworks.gateway.upstreams import quirks
 from tokenworks.gateway.upstreams.forced_tools import ForcedTools
 from tokenworks.protocols import codec
-from tokenworks.protocols.base import Codec, Observation, Relay, Renaming
+from tokenworks.protocols.base import Codec, Observation, ReadsHeaders, Relay, Renaming
 from tokenworks.protocols.translation import Translation
 from tokenworks.snapshot.records import UpstreamRecord
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """`relay` carries the answer back; `fold` says that a stream is collected for a caller who wants one answer."""
+class Outgoing:
+    """One POST: `path` is under the upstream's base URL, `headers` go beside ours, `codec` reads what is no answer."""
 
     codec: Codec
     body: bytes
+    path: str
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared(Outgoing):
+    """`relay` carries the answer back; `fold` says that a stream is collected for a caller who wants one answer."""
+
     relay: Relay
     stream: bool
     fold: Translation | None = None
@@ -45,7 +54,7 @@ def prepare(
         passing = caller.passthrough(request, observation)
         if isinstance(passing, Renaming):
             passing.rename(identity[0])
-        return Prepared(caller, body, passing, request.stream)
+        return Prepared(caller, body, caller.path, own_headers(caller, request), passing, request.stream)
     if request.own:
         raise InvalidRequest(f"The model '{request.model}' cannot honour '{request.own[0]}'.", param=request.own[0])
     spoken = _spoken(request, upstream)
@@ -57,8 +66,14 @@ def prepare(
     reading = quirks.for_reading(request, odd)
     relay = Translation(caller, spoken, request, observation, identity, quirks=reading, transform=transform)
     stream = request.stream or fold
-    body = spoken.encode_request(outgoing, model, stream=stream)
-    return Prepared(spoken, quirks.dress(body, request, odd), relay, stream, relay if fold else None)
+    body = quirks.dress(spoken.encode_request(outgoing, model, stream=stream), request, odd)
+    headers = own_headers(spoken, request)
+    return Prepared(spoken, body, spoken.path, headers, relay, stream, relay if fold else None)
+
+
+def own_headers(spoken: Codec, request: Request) -> Mapping[str, str]:
+    """What a protocol says in headers."""
+    return spoken.upstream_headers(request) if isinstance(spoken, ReadsHeaders) else {}
 
 
 def _spoken(request: Request, upstream: UpstreamRecord) -> Codec:

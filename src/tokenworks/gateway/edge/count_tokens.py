@@ -1,0 +1,34 @@
+"""POST /v1/messages/count_tokens: what a prompt would cost, for nothing."""
+
+from tokenworks.gateway.admission.keys import Keys
+from tokenworks.gateway.edge import headers
+from tokenworks.gateway.edge.exchange import Exchange
+from tokenworks.gateway.routing.plan import plan
+from tokenworks.gateway.upstreams.counting import count_tokens
+from tokenworks.gateway.upstreams.http import Upstreams
+from tokenworks.protocols.anthropic_messages.codec import CODEC
+from tokenworks.protocols.anthropic_messages.counting import decode_countable, encode_count
+from tokenworks.protocols.anthropic_messages.versions import read_headers
+from tokenworks.snapshot.subscriber import Subscriber
+
+PATH = "/v1/messages/count_tokens"
+BODY_SECONDS = 60.0
+
+
+class CountTokens:
+    def __init__(self, snapshot: Subscriber, keys: Keys, upstreams: Upstreams, body_bytes: int) -> None:
+        self._snapshot = snapshot
+        self._keys = keys
+        self._upstreams = upstreams
+        self._body_bytes = body_bytes
+
+    async def __call__(self, exchange: Exchange) -> None:
+        exchange.codec = CODEC
+        caller = await self._keys.identify(exchange)
+        request = decode_countable(await exchange.read_body(self._body_bytes, BODY_SECONDS))
+        read_headers(request, exchange.header_texts())
+        state = self._snapshot.state
+        target = plan(request, caller, state, self._upstreams.in_flight)[0]
+        upstream = state.upstreams[target.upstream]
+        tokens = await count_tokens(self._upstreams, request, upstream, target)
+        await exchange.respond(200, encode_count(tokens), headers=headers.of_answer(exchange, upstream.provider))
