@@ -51,5 +51,12 @@ def event_of(block: bytes) -> bytes:
     return b"message"
 
 
+def id_of(block: bytes) -> bytes | None:
+    for line in block.split(b"\n"):
+        if line.startswith(b"id:"):
+            return line[3:].strip()
+    return None
+
+
 def _data_lines(block: bytes) -> Iterator[bytes]:
     return (line for line in block.split(b"\n") if line.startswith(b"data:"))

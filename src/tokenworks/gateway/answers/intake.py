@@ -9,13 +9,18 @@ from tokenworks.gateway.admission.keys import Keys
 from tokenworks.gateway.edge.exchange import Exchange
 from tokenworks.gateway.pipeline import EdgeLimits, Pipeline
 from tokenworks.gateway.routing.plan import plan
+from tokenworks.gateway.upstreams.counting import count_tokens
+from tokenworks.gateway.upstreams.http import Upstreams
 from tokenworks.snapshot.state import State
 from tokenworks.snapshot.subscriber import Subscriber
 
 
 class Intake:
-    def __init__(self, pipeline: Pipeline, keys: Keys, snapshot: Subscriber, limits: EdgeLimits) -> None:
+    def __init__(
+        self, pipeline: Pipeline, keys: Keys, snapshot: Subscriber, upstreams: Upstreams, limits: EdgeLimits
+    ) -> None:
         self.pipeline = pipeline
+        self._upstreams = upstreams
         self._keys = keys
         self._snapshot = snapshot
         self._limits = limits
@@ -39,4 +44,9 @@ class Intake:
 
     def check(self, caller: Caller, request: Request) -> None:
         """Raises now what the pipeline would raise before it calls anybody."""
-        plan(request, caller, self.state, {})
+        plan(request, caller, self.state, self._upstreams.in_flight)
+
+    async def count(self, caller: Caller, request: Request) -> int:
+        """The tokens of the prompt. InvalidRequest when nobody can tell."""
+        target = plan(request, caller, self.state, self._upstreams.in_flight)[0]
+        return await count_tokens(self._upstreams, request, self.state.upstreams[target.upstream], target)

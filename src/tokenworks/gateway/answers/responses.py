@@ -51,6 +51,14 @@ class Responses:
                 exchange.keeper = Keeping(self._store, caller.project_id, asked)
             await self._intake.pipeline.serve(exchange, codec, caller, request, arrived)
 
+    async def input_tokens(self, exchange: Exchange) -> None:
+        """What the prompt would cost, with everything that was said before it."""
+        exchange.codec = CODEC
+        async with self._intake.received(exchange) as (caller, body):
+            request = await self.continued(caller, CODEC.decode_request(body))
+            tokens = await self._intake.count(caller, request)
+        await self._respond(exchange, _ENCODE({"object": "response.input_tokens", "input_tokens": tokens}))
+
     async def continued(self, caller: Caller, asked: Request) -> Request:
         """The request with everything that was said before it. NotFound when that is not this project's."""
         previous = asked.options.get("previous_response_id")

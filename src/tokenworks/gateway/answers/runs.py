@@ -35,8 +35,12 @@ class Subject(Protocol):
     """What runs, as its caller sees it. Methods that end it return the events that tell so to those who read along."""
 
     id: str
-    status: str
-    stream: bool
+
+    @property
+    def status(self) -> str: ...
+
+    @property
+    def stream(self) -> bool: ...
 
     def body(self) -> bytes: ...
 
@@ -88,7 +92,7 @@ class Run:
         self.done = asyncio.Event()
         self.exchange = _Collecting(asked, self._see if subject.stream else None)
         self._store = store
-        self._save = first
+        self.first = first
         self._saved = 0
         self._status = subject.status
         self._news = asyncio.Event()
@@ -193,7 +197,7 @@ class Run:
         """Whether control has it."""
         new = self.blocks[self._saved :]
         save = msgspec.structs.replace(
-            self._save,
+            self.first,
             status=self.subject.status,
             body=self.subject.body(),
             create=False,

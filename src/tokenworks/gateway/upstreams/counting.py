@@ -41,7 +41,7 @@ def _question(request: Request, upstream: UpstreamRecord, model: str) -> tuple[O
         return Outgoing(WORKER, encode_render(request), "/render", {}), _read_rendered
     if upstream.local or MESSAGES.name in upstream.protocols:
         # Servers of engines count for this protocol also where they are called in another.
-        body = counting.rewrite_request(request, model)
+        body = counting.encode_question(request, model)
         return Outgoing(MESSAGES, body, counting.PATH, own_headers(MESSAGES, request)), counting.read_count
     raise _cannot(request)
 
