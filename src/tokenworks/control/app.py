@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 from tokenworks import __version__
 from tokenworks.config import ConfigError, Configuration, load
 from tokenworks.control import errors, internal, settings
-from tokenworks.control.admin import keys, models, usage
+from tokenworks.control.admin import routes
 from tokenworks.control.answers import router as answers_router
 from tokenworks.control.answers.service import Answers
 from tokenworks.control.answers.webhooks import Webhooks
@@ -159,8 +159,10 @@ def application(services: Services) -> FastAPI:
     errors.install(app)
     # Checked in guard.py; here it makes the document say so.
     admin_key = [Depends(HTTPBearer(auto_error=False, description="An admin key, sk-tw-admin-..."))]
-    for slice_ in (keys, usage, models):
-        app.include_router(slice_.router, dependencies=admin_key)
+    for router in routes.ROUTERS:
+        app.include_router(router, dependencies=admin_key)
+    for router in routes.PUBLIC:
+        app.include_router(router)
     app.include_router(internal.router)
     app.include_router(answers_router.router)
     for stored in (files_routes.router, batches_routes.router, batches_routes.leases, messages.router):

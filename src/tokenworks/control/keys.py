@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 API_PREFIX = "sk-tw-"
 ADMIN_PREFIX = "sk-tw-admin-"
+INVITE_PREFIX = "sk-tw-invite-"
 SECRET_BYTES = 32
 _SHAPE = re.compile(r"sk-tw-(?:admin-)?[A-Za-z0-9_-]{43}")
 
@@ -28,7 +29,7 @@ class Secret:
 
     @property
     def redacted(self) -> str:
-        prefix = ADMIN_PREFIX if self.text.startswith(ADMIN_PREFIX) else API_PREFIX
+        prefix = next(each for each in (ADMIN_PREFIX, INVITE_PREFIX, API_PREFIX) if self.text.startswith(each))
         return f"{prefix}...{self.text[-4:]}"
 
     def __repr__(self) -> str:

@@ -101,3 +101,8 @@ def _one(result: Any) -> AdminKey | None:
 
 def _key(row: Row[Any]) -> AdminKey:
     return AdminKey(**row._mapping)
+
+
+async def change_role(connection: AsyncConnection, user_id: str, role: str) -> None:
+    """Of every key of a user."""
+    await connection.execute(update(admin_keys).where(admin_keys.c.user_id == user_id).values(role=role))

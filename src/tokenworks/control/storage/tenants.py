@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import Select, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tokenworks.control.keys import new_id
@@ -94,3 +94,13 @@ async def archive_project(connection: AsyncConnection, id: str, now: int) -> Non
     """The first time stands."""
     unarchived = (projects.c.id == id) & projects.c.archived_at.is_(None)
     await connection.execute(update(projects).where(unarchived).values(archived_at=now))
+
+
+async def owner_of_project(connection: AsyncConnection, id: str) -> str | None:
+    """The id of its organization."""
+    return (await connection.execute(select(projects.c.organization_id).where(projects.c.id == id))).scalar()
+
+
+def projects_of(organization_id: str) -> Select[tuple[str]]:
+    """The ids, as a part of a question."""
+    return select(projects.c.id).where(projects.c.organization_id == organization_id)

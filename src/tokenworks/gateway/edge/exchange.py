@@ -40,6 +40,8 @@ class Exchange:
         self.raw_path: bytes = scope["raw_path"]
         self.query: bytes = scope["query_string"]
         self.headers: list[Header] = scope["headers"]
+        self.client: str = (scope.get("client") or ("",))[0]
+        """The address that the connection came from; "" for a Unix socket."""
         self.request_id = os.urandom(12).hex()
         self.codec: Codec | None = None
         """What answers, errors too: the path's protocol, or the dialect of it that the body asks for."""

@@ -8,7 +8,7 @@ from tokenworks.gateway.edge.exchange import Exchange
 
 PREFIXES = ("/admin/", "/v1/organization/", "/docs", "/openapi.json")
 BODY_BYTES = 1024 * 1024
-_PASSED = {b"authorization", b"content-type", b"accept", b"x-forwarded-for"}
+_PASSED = {b"authorization", b"content-type", b"accept"}
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "content-type", "server", "date"}
 
 
@@ -25,6 +25,8 @@ class Forward:
             name.decode("latin-1"): value.decode("latin-1") for name, value in exchange.headers if name in _PASSED
         }
         headers["x-request-id"] = exchange.request_id
+        said = (exchange.header(b"x-forwarded-for") or b"").decode("latin-1")
+        headers["x-forwarded-for"] = ", ".join(filter(None, (said, exchange.client)))
         path = exchange.raw_path.decode("ascii") + (f"?{exchange.query.decode('ascii')}" if exchange.query else "")
         try:
             async with self._session.request(

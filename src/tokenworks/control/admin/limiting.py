@@ -1,0 +1,72 @@
+"""How limits are set and removed, whichever path they come by."""
+
+from typing import Any
+
+from tokenworks.control.access import Actor, refusal
+from tokenworks.control.changes import Change, changing
+from tokenworks.control.services import Services
+from tokenworks.control.storage import limits
+from tokenworks.control.storage.limits import Limit
+from tokenworks.core.errors import InvalidRequest
+from tokenworks.snapshot.records import LimitRecord
+
+LARGEST = 2**53 - 1
+
+
+def shown(limit: Limit) -> dict[str, Any]:
+    """For answers and for the audit log."""
+    record = limit.record
+    return {
+        "id": limit.id,
+        "scope": record.scope,
+        "subject": record.id,
+        "model": record.model,
+        "kind": record.kind,
+        "limit": record.limit,
+        "window_seconds": record.window,
+        "period": record.period or None,
+        "strict": record.strict,
+        "set_by_operator": limit.set_by_operator,
+        "created_at": limit.created_at,
+    }
+
+
+async def check_free(services: Services, actor: Actor, limit: Limit | None) -> None:
+    """What the operator has set for an organization, the organization cannot lift."""
+    if limit is not None and limit.set_by_operator and not actor.is_operator:
+        raise await refusal(services, actor, "This limit was set by the operator; only the operator may change it.")
+
+
+async def put(change: Change, services: Services, actor: Actor, owner: str, record: LimitRecord) -> Limit:
+    """`owner`: the organization whose limit it is."""
+    before = await limits.named(change.connection, record)
+    if before is not None and before.set_by_operator and not actor.is_operator:
+        raise InvalidRequest("This limit was just set by the operator; only the operator may change it.")
+    # An operator's hand in the own organization is an owner's; elsewhere, and on what was so before, it binds.
+    binding = actor.is_operator and (owner != actor.organization_id or (before is not None and before.set_by_operator))
+    made = await limits.put(change.connection, owner, record, operator=binding, now=change.now)
+    project = record.id if record.scope == "project" else ""
+    await change.log(
+        "rate_limit.updated",
+        made.id,
+        project_id=project,
+        before=None if before is None else shown(before),
+        after=shown(made),
+    )
+    change.announce(lambda: services.announcer.put_limits([record]))
+    return made
+
+
+async def remove(change: Change, services: Services, limit: Limit) -> None:
+    await limits.remove(change.connection, limit.id)
+    project = limit.record.id if limit.record.scope == "project" else ""
+    await change.log("rate_limit.deleted", limit.id, project_id=project, before=shown(limit))
+    change.announce(lambda: services.announcer.remove_limits([limit.record.name]))
+
+
+async def put_named(services: Services, actor: Actor, owner: str, record: LimitRecord) -> Limit:
+    """One limit as a change of its own."""
+    async with services.database.read() as connection:
+        await check_free(services, actor, await limits.named(connection, record))
+    async with changing(services, actor) as change:
+        return await put(change, services, actor, owner, record)

@@ -1,0 +1,39 @@
+"""Every route of the admin API. One file per noun; whatever is added here is held to access.py by a test."""
+
+from tokenworks.control.admin import keys, limits, models, organizations, usage
+from tokenworks.control.admin.organization import (
+    admin_api_keys,
+    audit_logs,
+    costs,
+    invites,
+    project_keys,
+    project_users,
+    projects,
+    rate_limits,
+    service_accounts,
+    spend_limits,
+    users,
+)
+from tokenworks.control.admin.organization import usage as usage_by_time
+
+SLICES = (
+    keys,
+    usage,
+    models,
+    limits,
+    organizations,
+    projects,
+    project_keys,
+    project_users,
+    service_accounts,
+    rate_limits,
+    spend_limits,
+    users,
+    invites,
+    admin_api_keys,
+    audit_logs,
+    usage_by_time,
+    costs,
+)
+ROUTERS = tuple(slice_.router for slice_ in SLICES)
+PUBLIC = (invites.accepting,)
