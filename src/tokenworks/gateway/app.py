@@ -12,9 +12,24 @@ import uvicorn
 
 from tokenworks.client import Address, Client
 from tokenworks.gateway.admission.keys import Keys
-from tokenworks.gateway.edge.asgi import Edge, Handler
+from tokenworks.gateway.admission.limits.admit import Admission
+from tokenworks.gateway.admission.limits.base import LimitStore
+from tokenworks.gateway.admission.limits.memory import MemoryStore
+from tokenworks.gateway.answers.catalog import Catalog
+from tokenworks.gateway.answers.intake import Intake
+from tokenworks.gateway.answers.predictions import DEPLOYMENTS, Predictions
+from tokenworks.gateway.answers.predictions import PATH as PREDICTIONS
+from tokenworks.gateway.answers.predictions import PREFIX as PREDICTIONS_PREFIX
+from tokenworks.gateway.answers.responses import INPUT_TOKENS, Responses
+from tokenworks.gateway.answers.responses import PREFIX as RESPONSES_PREFIX
+from tokenworks.gateway.answers.runs import Runs
+from tokenworks.gateway.answers.store import AnswerStore
+from tokenworks.gateway.batches.runner import BatchRunner
+from tokenworks.gateway.edge import stored
+from tokenworks.gateway.edge.asgi import Answer, Edge, Handler
 from tokenworks.gateway.edge.count_tokens import PATH as COUNT_PATH
 from tokenworks.gateway.edge.count_tokens import CountTokens
+from tokenworks.gateway.edge.exchange import Exchange
 from tokenworks.gateway.edge.forward import PREFIXES, Forward
 from tokenworks.gateway.edge.health import Health
 from tokenworks.gateway.edge.http import GuardedProtocol
@@ -29,6 +44,8 @@ from tokenworks.gateway.upstreams.probe import Probe
 from tokenworks.journal.directory import JournalLocked
 from tokenworks.journal.shipper import Shipper
 from tokenworks.journal.writer import Journal, JournalSettings
+from tokenworks.protocols import codec
+from tokenworks.protocols.base import Codec
 from tokenworks.snapshot.sealing import internal_token, read_cluster_key
 from tokenworks.snapshot.subscriber import Subscriber
 from tokenworks.telemetry.logs import configure
@@ -57,7 +74,9 @@ class Gateway:
         models = Models(self._snapshot, keys)
         self._health = Health(self._snapshot, journal, Probe(self._upstreams), metrics)
         limits = EdgeLimits(body_bytes=settings.body_limit, keep_alive=settings.keep_alive, padding=settings.padding)
-        pipeline = Pipeline(self._snapshot, keys, self._upstreams, Meter(journal, metrics), limits)
+        self._admission = Admission(self._snapshot, _limit_store(settings.limits))
+        meter = Meter(journal, metrics)
+        pipeline = Pipeline(self._snapshot, keys, self._admission, self._upstreams, meter, limits)
         pages: dict[tuple[str, str], Handler] = {
             ("GET", "/healthz"): self._health.healthz,
             ("GET", "/readyz"): self._health.readyz,
@@ -67,25 +86,81 @@ class Gateway:
             ("GET", "/v1/models"): models.list,
             ("POST", COUNT_PATH): CountTokens(self._snapshot, keys, self._upstreams, settings.body_limit),
         }
+        surfaces = {path: codec(name) for path, name in SURFACES.items()}
+        self._batches = BatchRunner(self._client, journal, pipeline, surfaces, settings.batch_concurrency)
+        self._stored = stored.Stored(control, internal_token(cluster_key), keys, surfaces.get(stored.MESSAGES))
         prefixes: dict[str, Handler] = {MODEL_PREFIX: models.retrieve}
+        for prefix in (*stored.PREFIXES, stored.MESSAGE_PREFIX):
+            prefixes[prefix] = self._stored
         for prefix in PREFIXES:
             prefixes[prefix] = self._forward
-        self.app = Edge(pipeline.answer, SURFACES, pages, prefixes, metrics)
+        store = AnswerStore(self._client)
+        self._runs = Runs(store)
+        self._drain_seconds = settings.drain_seconds
+        intake = Intake(pipeline, keys, self._snapshot, self._upstreams, limits)
+        responses = Responses(intake, store, self._runs)
+        catalog = Catalog(intake, cluster_key)
+        predictions = Predictions(intake, store, self._runs, catalog)
+        pages["POST", INPUT_TOKENS] = responses.input_tokens
+        prefixes[RESPONSES_PREFIX] = responses.below
+        self._predictions(predictions, catalog, models, pages, prefixes)
+        keeping: dict[str, Answer] = {"openai_responses": responses.create, "replicate": predictions.create}
+
+        async def answer(exchange: Exchange, codec: Codec) -> None:
+            await keeping.get(codec.name, pipeline.answer)(exchange, codec)
+
+        self.app = Edge(answer, SURFACES, pages, prefixes, metrics)
+
+    def _predictions(
+        self,
+        predictions: Predictions,
+        catalog: Catalog,
+        models: Models,
+        pages: dict[tuple[str, str], Handler],
+        prefixes: dict[str, Handler],
+    ) -> None:
+        """Paths that clients of predictions call, some of which others call too."""
+
+        async def model(exchange: Exchange) -> None:
+            if exchange.method == "POST":
+                await predictions.create_for(exchange, MODEL_PREFIX)
+            else:
+                await retrieve(exchange)
+
+        async def deployment(exchange: Exchange) -> None:
+            await predictions.create_for(exchange, DEPLOYMENTS)
+
+        retrieve = catalog.beside(models.retrieve, catalog.model)
+        pages |= {
+            ("POST", PREDICTIONS): predictions.create,
+            ("GET", PREDICTIONS): predictions.list,
+            ("GET", "/v1/models"): catalog.beside(models.list, catalog.models),
+            ("QUERY", "/v1/models"): catalog.search,
+            ("GET", "/v1/account"): catalog.account,
+            ("GET", "/v1/hardware"): catalog.hardware,
+            ("GET", "/v1/webhooks/default/secret"): catalog.secret,
+        }
+        prefixes |= {MODEL_PREFIX: model, PREDICTIONS_PREFIX: predictions.below, DEPLOYMENTS: deployment}
 
     def start(self) -> None:
         self._snapshot.start()
         self._shipper.start()
+        self._batches.start()
 
     def drain(self) -> None:
         """From now on /readyz says no, so that balancers send nothing new."""
         self._health.draining = True
 
     async def stop(self) -> None:
+        await self._batches.stop()
+        await self._runs.stop(self._drain_seconds)
+        await self._admission.close()
         await self._shipper.drain(timeout=2.0)
         await self._shipper.stop()
         await self._snapshot.stop()
         await self._upstreams.close()
         await self._forward.close()
+        await self._stored.close()
         await self._client.close()
         await self._journal.close()
 
@@ -143,6 +218,17 @@ class _Server(uvicorn.Server):
         self.force_exit = self.should_exit
         self.should_exit = True
         self._gateway.drain()
+
+
+def _limit_store(where: str) -> LimitStore:
+    """`memory`, or the URL of a Valkey/Redis server. ValueError names what is missing."""
+    if where == "memory":
+        return MemoryStore()
+    try:
+        from tokenworks.gateway.admission.limits.valkey import ValkeyStore
+    except ImportError as error:
+        raise ValueError("--limits with a URL needs the extra: pip install 'tokenworks[valkey]'") from error
+    return ValkeyStore(where)
 
 
 def _listen(settings: Settings) -> socket.socket:

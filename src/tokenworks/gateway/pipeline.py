@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from tokenworks.core.caller import Caller
 from tokenworks.core.errors import InternalError, InvalidRequest, TokenworksError, UpstreamUnavailable
+from tokenworks.core.request import Request
 from tokenworks.core.target import Target
 from tokenworks.gateway.admission.keys import Keys
+from tokenworks.gateway.admission.limits.admit import Admission, Hold
 from tokenworks.gateway.edge import headers as render
 from tokenworks.gateway.edge.exchange import JSON, Exchange, Header
 from tokenworks.gateway.metering.attempt import Asked, Attempt, Meter
@@ -37,10 +39,17 @@ class EdgeLimits:
 
 class Pipeline:
     def __init__(
-        self, snapshot: Subscriber, keys: Keys, upstreams: Upstreams, meter: Meter, limits: EdgeLimits
+        self,
+        snapshot: Subscriber,
+        keys: Keys,
+        admission: Admission,
+        upstreams: Upstreams,
+        meter: Meter,
+        limits: EdgeLimits,
     ) -> None:
         self._snapshot = snapshot
         self._keys = keys
+        self._admission = admission
         self._upstreams = upstreams
         self._meter = meter
         self._limits = limits
@@ -54,15 +63,14 @@ class Pipeline:
         try:
             caller = await self._keys.identify(exchange)
             body = await exchange.read_body(self._limits.body_bytes, self._limits.body_seconds)
-            await self.serve(exchange, codec, caller, body, arrived)
+            await self.serve(exchange, codec, caller, codec.decode_request(body), arrived)
         finally:
             self.interactive -= 1
 
     async def serve(
-        self, exchange: Exchange, codec: Codec, caller: Caller, body: bytes, arrived: int, first_attempt: int = 1
+        self, exchange: Exchange, codec: Codec, caller: Caller, request: Request, arrived: int, first_attempt: int = 1
     ) -> Settled:
-        """The same for a caller who is known and a body that is there; how the attempt that answered was settled."""
-        request = codec.decode_request(body)
+        """The same for a caller who is known and a request that is read; how the attempt that answered was settled."""
         if isinstance(codec, ReadsHeaders):
             codec.read_headers(request, exchange.header_texts())
         if request.protocol != codec.name:
@@ -74,20 +82,22 @@ class Pipeline:
         exchange.notes["metered_model"] = request.model
         asked = Asked(exchange.request_id, arrived, caller, request)
         last = first_attempt + len(targets) - 1
-        for number, target in enumerate(targets, start=first_attempt):
-            upstream = state.upstreams[target.upstream]
-            attempt = self._meter.open(asked, number, target, upstream)
-            try:
-                return await self._attempt(exchange, codec, attempt, target, upstream)
-            except UpstreamUnavailable:
-                if exchange.started or number == last:
-                    raise
+        async with await self._admission.hold(asked, state.models[request.model], targets) as hold:
+            for number, target in enumerate(targets, start=first_attempt):
+                upstream = state.upstreams[target.upstream]
+                hold.attempts.append(self._meter.open(asked, number, target, upstream))
+                try:
+                    return await self._attempt(exchange, codec, hold, target, upstream)
+                except UpstreamUnavailable:
+                    if exchange.started or number == last:
+                        raise
         raise InternalError("a plan without a target")  # plan() gives at least one
 
     async def _attempt(
-        self, exchange: Exchange, codec: Codec, attempt: Attempt, target: Target, upstream: UpstreamRecord
+        self, exchange: Exchange, codec: Codec, hold: Hold, target: Target, upstream: UpstreamRecord
     ) -> Settled:
-        """One try on one upstream; however it ends, it is settled once."""
+        """The last attempt of a hold, on one upstream; however it ends, it is settled once."""
+        attempt = hold.attempts[-1]
         request = attempt.asked.request
         identity = (codec.response_id(exchange.request_id), int(time.time()))
         try:
@@ -106,6 +116,7 @@ class Pipeline:
             attempt.output_seen()
             settled = attempt.complete()
             await self._meter.journal.commit()
+            await hold.settle()
         except asyncio.CancelledError:
             attempt.cancel()
             raise

@@ -19,11 +19,13 @@ class Settings:
     port: int = 8080
     log_level: str = "info"
     durability: Literal["process", "disk"] = "process"
+    limits: str = "memory"
     body_limit: int = 32 * 1024 * 1024
     header_seconds: float = 10.0
     keep_alive: float = 10.0
     padding: float = 20.0
     drain_seconds: float = 30.0
+    batch_concurrency: int = 8
 
 
 _HELP = {
@@ -34,11 +36,13 @@ _HELP = {
     "port": "port to listen on",
     "log_level": "debug, info, warning or error",
     "durability": "process: usage survives kill -9 before the last byte; disk: also a power cut",
+    "limits": "memory: this gateway alone; redis://host:port/0: shared by all gateways",
     "body_limit": "largest request body in bytes",
     "header_seconds": "time a client has to send its headers",
     "keep_alive": "seconds of silence after which a waiting stream gets a comment",
     "padding": "seconds after which a caller of OpenAI's kind who waits for a whole answer gets its headers and white "
     "space, so that its client does not give up; the status is then 200 whatever comes; 0: never",
+    "batch_concurrency": "lines of batches run only while fewer requests than this are in flight; 0: none",
     "drain_seconds": "time running requests have to finish at shutdown",
 }
 
@@ -73,4 +77,5 @@ _TYPES = {
     "keep_alive": float,
     "padding": float,
     "drain_seconds": float,
+    "batch_concurrency": int,
 }

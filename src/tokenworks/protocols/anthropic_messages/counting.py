@@ -3,7 +3,8 @@
 import msgspec
 
 from tokenworks.core.request import Request
-from tokenworks.protocols.anthropic_messages.requests import NAME, decode_countable, encode_request, rewrite_request
+from tokenworks.protocols.anthropic_messages.blocks import NAME
+from tokenworks.protocols.anthropic_messages.requests import decode_countable, encode_request, rewrite_request
 from tokenworks.protocols.validation import top_level
 
 __all__ = ["PATH", "decode_countable", "encode_count", "encode_question", "read_count"]
