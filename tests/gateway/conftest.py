@@ -24,6 +24,7 @@ from tokenworks.journal.framing import read_batch
 from tokenworks.journal.records import Opened, Record, Settled
 from tokenworks.snapshot.publisher import Publisher
 from tokenworks.snapshot.records import KeyRecord, LimitsRecord, ModelRecord, PriceRecord, TargetRecord, UpstreamRecord
+from tokenworks.snapshot.sealing import read_cluster_key, seal
 from tokenworks.snapshot.state import State
 
 T = TypeVar("T")
@@ -266,11 +267,19 @@ def key_record(secret: str, **extra: Any) -> KeyRecord:
     return KeyRecord(f"key_{digest[:8]}", digest, "proj_1", "org_1", **extra)
 
 
-def state_for(port: int, revision: int = 1, **changes: Any) -> State:
+def state_for(port: int, revision: int = 1, cluster_key: bytes = b"", **changes: Any) -> State:
     limits = LimitsRecord(connect=1.0, first_token=1.5, idle=1.0, total=6.0)
     upstream = UpstreamRecord("upstream-a", "upstream-a", ("openai_chat",), f"http://127.0.0.1:{port}/v1", **changes)
     texts = UpstreamRecord("upstream-t", "upstream-t", ("openai_completions",), f"http://127.0.0.1:{port}/v1")
     answers = UpstreamRecord("upstream-r", "upstream-r", ("openai_responses",), f"http://127.0.0.1:{port}/v1")
+    messages = UpstreamRecord(
+        "upstream-m",
+        "upstream-m",
+        ("anthropic_messages",),
+        f"http://127.0.0.1:{port}/v1",
+        credential=seal(cluster_key, "upstream-m", "upstream-secret") if cluster_key else None,
+    )
+    ours = UpstreamRecord("replica-2", "local/llama", ("openai_chat",), f"http://127.0.0.1:{port}/v1", local=True)
     refused = UpstreamRecord("upstream-z", "upstream-z", ("openai_chat",), "http://127.0.0.1:9/v1")
     starting = UpstreamRecord(
         "replica-1",
@@ -287,6 +296,8 @@ def state_for(port: int, revision: int = 1, **changes: Any) -> State:
         ModelRecord("org/with/slashes", 1, (TargetRecord("upstream-a", "model-2"),), limits),
         ModelRecord("texts", 1, (TargetRecord("upstream-t", "model-t"),), limits),
         ModelRecord("answers", 1, (TargetRecord("upstream-r", "model-r"),), limits, price),
+        ModelRecord("claude", 1, (TargetRecord("upstream-m", "claude-up"),), limits, price),
+        ModelRecord("ours", 1, (TargetRecord("replica-2", "ours"),), limits, context_length=4096),
         ModelRecord("down", 1, (TargetRecord("upstream-z", "model-z"),), limits),
         ModelRecord(
             "rescued", 1, (TargetRecord("upstream-z", "model-z"), TargetRecord("upstream-a", "model-1")), limits, price
@@ -299,7 +310,7 @@ def state_for(port: int, revision: int = 1, **changes: Any) -> State:
         key_record(LIMITED_KEY, models=("texts",)),
         key_record(EXPIRED_KEY, expires_at=1_000_000_000),
     ]
-    upstreams = [upstream, texts, answers, refused, starting]
+    upstreams = [upstream, texts, answers, messages, ours, refused, starting]
     return State.of(revision=revision, keys=keys, models=models, upstreams=upstreams)
 
 
@@ -309,8 +320,9 @@ def running_gateway(loop: Loop, *options: str, **changes: Any) -> Iterator[Gatew
         directory = Path(name)
         (directory / "cluster.key").write_text(secrets.token_hex(32))
         (directory / "cluster.key").chmod(0o600)
+        cluster_key = read_cluster_key(directory / "cluster.key")
         upstream = Upstream(loop)
-        control = ControlStub(loop, directory, state_for(upstream.port, **changes))
+        control = ControlStub(loop, directory, state_for(upstream.port, cluster_key=cluster_key, **changes))
         port = free_port()
         command = [sys.executable, "-m", "tokenworks.gateway", "--control", control.address]
         command += ["--data-dir", f"{directory}/gateway", "--cluster-key-file", f"{directory}/cluster.key"]
