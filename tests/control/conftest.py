@@ -1,12 +1,14 @@
 """Control as a real process on a real Unix socket, and an empty database of the newest schema."""
 
 import asyncio
+import contextlib
 import http.client
 import json
 import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -15,8 +17,10 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from tokenworks.batches.records import LEASE_PATH, LeaseAnswer, LeaseCall, LineRecord, ResultRecord
 from tokenworks.control.storage import migrate
 from tokenworks.control.storage.database import Database, sqlite_url
 from tokenworks.journal.records import Opened, Progress, Settled, UsageRecord
@@ -106,9 +110,13 @@ class ControlProcess:
     def internal(self, method: str, path: str, body: Any = None) -> Answer:
         return self.call(method, path, body, self.token)
 
-    def call(self, method: str, path: str, body: Any = None, token: str | None = None) -> Answer:
+    def call(
+        self, method: str, path: str, body: Any = None, token: str | None = None, headers: dict[str, str] | None = None
+    ) -> Answer:
         connection = _UnixConnection(str(self.socket))
-        headers = {} if token is None else {"authorization": f"Bearer {token}"}
+        headers = dict(headers or {})
+        if token is not None:
+            headers["authorization"] = f"Bearer {token}"
         if body is not None and not isinstance(body, bytes):
             body = json.dumps(body).encode()
             headers["content-type"] = "application/json"
@@ -121,6 +129,64 @@ class ControlProcess:
 
     def _command(self) -> list[str]:
         return [sys.executable, "-m", "tokenworks.control", "--data-dir", str(self.data_dir), *self.options]
+
+
+class Project:
+    """Calls control as a gateway does on behalf of a key."""
+
+    def __init__(self, control: ControlProcess, project_id: str | None = None) -> None:
+        self.control = control
+        [key] = control.admin("GET", "/admin/v1/keys").json["data"][-1:]
+        self.headers = {
+            "x-tokenworks-project": project_id or key["project_id"],
+            "x-tokenworks-key": key["id"],
+            "x-tokenworks-origin": "http://public.example",
+        }
+
+    def call(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+        path = f"/internal/v1/objects{path}"
+        return self.control.call(method, path, body, self.control.token, {**self.headers, **headers})
+
+    def upload(self, data: bytes, purpose: str | None = "batch", **fields: str) -> Answer:
+        fields = {**({"purpose": purpose} if purpose is not None else {}), **fields}
+        parts = [
+            f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n' for name, value in fields.items()
+        ]
+        parts.append('--x\r\nContent-Disposition: form-data; name="file"; filename="in.jsonl"\r\n\r\n')
+        body = "".join(parts).encode() + data + b"\r\n--x--\r\n"
+        return self.call("POST", "/v1/files", body, **{"content-type": "multipart/form-data; boundary=x"})
+
+    def batch(self, lines: bytes, **changes: Any) -> dict[str, Any]:
+        body = {"endpoint": "/v1/chat/completions", "completion_window": "24h", **changes}
+        body.setdefault("input_file_id", self.upload(lines).json["id"])
+        made = self.call("POST", "/v1/batches", body)
+        assert made.status == 200, made.raw
+        return made.json
+
+    def until(self, batch_id: str, *statuses: str, path: str = "/v1/batches", name: str = "status") -> dict[str, Any]:
+        deadline = time.monotonic() + PATIENCE
+        while (batch := self.call("GET", f"{path}/{batch_id}").json)[name] not in statuses:
+            assert time.monotonic() < deadline, batch
+            time.sleep(0.02)
+        return batch
+
+    def content(self, file_id: str) -> list[Any]:
+        return [json.loads(line) for line in self.call("GET", f"/v1/files/{file_id}/content").raw.splitlines()]
+
+    def turn(self, gateway_id: str = "gw_1", n: int = 0, **more: Any) -> list[LineRecord]:
+        """One lease call: the lines it gave."""
+        call = msgspec.msgpack.encode(LeaseCall(gateway_id, n, **more))
+        answer = self.control.call("POST", LEASE_PATH, call, self.control.token)
+        assert answer.status == 200, answer.raw
+        return list(msgspec.msgpack.decode(answer.raw, type=LeaseAnswer).lines)
+
+    def sql(self, statement: str, *values: Any) -> list[Any]:
+        """For what only time would bring."""
+        with (
+            contextlib.closing(sqlite3.connect(self.control.data_dir / "control.db", timeout=30)) as database,
+            database,
+        ):
+            return database.execute(statement, values).fetchall()
 
 
 class Make:
@@ -143,6 +209,10 @@ class Make:
         return Settled(
             f"req_{number:06d}", attempt, at + number, outcome, usage, 990, 200, "", "stop", 5, 1_000_000_000, True
         )
+
+    @staticmethod
+    def result(line: LineRecord, body: bytes = b"{}", status: int = 200, **usage: int) -> ResultRecord:
+        return ResultRecord(line.batch, line.number, status, body, **usage)
 
     @staticmethod
     def heartbeat(state: str = "ready", **fields: Any) -> dict[str, Any]:
@@ -181,6 +251,18 @@ def control(short_dir: Path) -> Iterator[Callable[..., ControlProcess]]:
     yield build
     for process in made:
         process.close()
+
+
+@pytest.fixture(scope="package")
+def project(running: ControlProcess) -> Project:
+    """The one of the shared process."""
+    return Project(running)
+
+
+@pytest.fixture(scope="session")
+def project_of() -> type[Project]:
+    """`project_of(control, project_id)`"""
+    return Project
 
 
 @pytest.fixture(scope="package")

@@ -17,6 +17,7 @@ from tokenworks.control.objects.store import ObjectDamaged, ObjectMissing, Objec
 from tokenworks.control.storage import batch_lines, batches, files
 from tokenworks.control.storage.batches import Batch
 from tokenworks.control.storage.database import Database, describe
+from tokenworks.control.storage.files import ACTIVE
 from tokenworks.core.clock import Clock
 from tokenworks.snapshot.publisher import Publisher
 
@@ -69,21 +70,25 @@ class Lifecycle:
         await self._database.write_batch(lambda connection: batch_lines.release_expired(connection, ids, now_ns))
         for batch in found:
             if batch.id not in self._busy and len(self._busy) < AT_ONCE and self._needs_work(batch):
-                self._busy[batch.id] = asyncio.create_task(self._work(batch), name=batch.id)
+                self._busy[batch.id] = asyncio.create_task(self._work(batch.id), name=batch.id)
 
     def _needs_work(self, batch: Batch) -> bool:
         return bool(batch.status != "in_progress" or batch.expires_at <= self._now())
 
-    async def _work(self, batch: Batch) -> None:
+    async def _work(self, batch_id: str) -> None:
         try:
-            await self._guarded(self._move(batch), batch.id)
+            await self._guarded(self._move(batch_id), batch_id)
         except Exception:  # a bug that one batch brings out must not hold up all others
-            log.exception("%s cannot be moved on", batch.id)
+            log.exception("%s cannot be moved on", batch_id)
         finally:
-            del self._busy[batch.id]
+            del self._busy[batch_id]
 
-    async def _move(self, batch: Batch) -> None:
-        if batch.status == "validating":
+    async def _move(self, batch_id: str) -> None:
+        async with self._database.read() as connection:
+            batch = await batches.get(connection, batch_id)  # what `_step` saw may be over by now
+        if batch is None or not self._needs_work(batch):
+            return
+        if batch.in_progress_at is None:  # also when it is cancelled already: each line must be accounted for
             try:
                 await self._validation.run(batch, self._now())
             except (ObjectMissing, ObjectDamaged) as error:
@@ -95,7 +100,9 @@ class Lifecycle:
             async with self._database.write() as connection:
                 await batches.step(connection, batch.id, ("in_progress",), **values)
             self.wake()
-        elif await self._database.write_batch(lambda connection: batch_lines.leased(connection, batch.id)) == 0:
+        elif batch.status not in ACTIVE:
+            return
+        elif await self._database.write_batch(lambda connection: batch_lines.leased(connection, batch_id)) == 0:
             await self._outputs.write(batch, self._clock.now_ns())
 
     async def _sweep_often(self) -> None:

@@ -17,6 +17,8 @@ from tokenworks.control.storage.files import File
 from tokenworks.snapshot.publisher import Publisher
 
 ROWS = 1000
+UNCHECKED = ("validating", "cancelling")
+"""A batch may be cancelled while it is checked."""
 
 
 class Validation:
@@ -34,9 +36,11 @@ class Validation:
         if (file.bytes or 0) > MOST_BYTES[batch.object]:
             message = f"The input has {file.bytes} bytes; at most {MOST_BYTES[batch.object]} are taken."
             checker.errors = [{"code": "file_too_large", "message": message, "param": "input_file_id", "line": None}]
-        else:
+        elif await self._database.write_batch(lambda connection: batch_lines.start_over(connection, batch.id)):
             await self._read(batch.id, file, checker)
             checker.finish()
+        else:
+            return
         await self._end(batch, checker, now)
 
     def _models(self, batch: Batch, allowed: tuple[str, ...] | None) -> frozenset[str] | None:
@@ -46,8 +50,7 @@ class Validation:
         return known if allowed is None else known & frozenset(allowed)
 
     async def _read(self, batch_id: str, file: File, checker: Checker) -> None:
-        """Put in all sound lines. An earlier try may have got half-way, so it starts by removing its lines."""
-        await self._database.write_batch(lambda connection: batch_lines.clear(connection, batch_id))
+        """Put in all sound lines."""
         splitter, digest = LineSplitter(LARGEST_LINE), hashlib.sha256()
         rows: list[dict[str, Any]] = []
         async for chunk in self._store.get(file.key):
@@ -68,14 +71,16 @@ class Validation:
     async def _end(self, batch: Batch, checker: Checker, now: int) -> None:
         if checker.errors:
             await self._database.write_batch(lambda connection: batch_lines.clear(connection, batch.id))
-            values: dict[str, Any] = {"status": "failed", "errors": checker.errors, "ended_at": now}
-        else:
-            model = checker.seen_models.pop() if len(checker.seen_models) == 1 else None
-            values = {"status": "in_progress", "in_progress_at": now, "total": checker.count, "model": model}
+            async with self._database.write() as connection:
+                await batches.step(
+                    connection, batch.id, UNCHECKED, status="failed", errors=checker.errors, ended_at=now
+                )
+            return
+        model = checker.seen_models.pop() if len(checker.seen_models) == 1 else None
+        values = {"in_progress_at": now, "total": checker.count, "model": model}
         async with self._database.write() as connection:
-            if not await batches.step(connection, batch.id, ("validating",), **values) and not checker.errors:
-                # Cancelled meanwhile: the lines are there, so that each is accounted for.
-                await batches.step(connection, batch.id, ("cancelling",), total=checker.count, model=values["model"])
+            if not await batches.step(connection, batch.id, ("validating",), status="in_progress", **values):
+                await batches.step(connection, batch.id, ("cancelling",), **values)
 
 
 async def fail(database: Database, batch: Batch, message: str, now: int) -> None:
@@ -87,7 +92,7 @@ async def fail(database: Database, batch: Batch, message: str, now: int) -> None
 
     await database.write_batch(clear)
     async with database.write() as connection:
-        await batches.step(connection, batch.id, ("validating",), status="failed", errors=errors, ended_at=now)
+        await batches.step(connection, batch.id, UNCHECKED, status="failed", errors=errors, ended_at=now)
 
 
 def _row(batch_id: str, line: Line, checker: Checker) -> dict[str, Any] | None:

@@ -27,6 +27,16 @@ def clear(connection: Connection, batch_id: str) -> None:
     connection.execute(delete(batch_lines).where(batch_lines.c.batch_id == batch_id))
 
 
+def start_over(connection: Connection, batch_id: str) -> bool:
+    """Remove what an earlier check put in half-way. False, and nothing, when the batch is past its check."""
+    unchecked = batches.c.in_progress_at.is_(None) & batches.c.status.in_(("validating", "cancelling"))
+    query = select(batches.c.id).where(batches.c.id == batch_id, unchecked).with_for_update()
+    if connection.execute(query).first() is None:
+        return False
+    clear(connection, batch_id)
+    return True
+
+
 def add(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
     connection.execute(insert(batch_lines), list(rows))
 
