@@ -261,7 +261,7 @@ def test_an_upstreams_refusal_is_an_error_in_the_usual_shape(gateway: Any, clien
         ({"max_output_tokens": 0}, "max_output_tokens"),
         ({"temperature": 3}, "temperature"),
         ({"tools": [{"type": "web_search"}]}, "tools"),
-        ({"previous_response_id": "resp_1"}, "messages"),
+        ({"background": True, "store": False}, "background"),
         ({"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]}, "messages"),
     ],
 )
@@ -309,22 +309,41 @@ def native(final: dict[str, Any] = DONE) -> list[bytes]:
     ]  # fmt: skip
 
 
-def test_the_same_protocol_passes_through_byte_for_byte(gateway: Any, client: openai.OpenAI) -> None:
+KEPT_HERE = {"store": False, "background": False, "previous_response_id": None}
+
+
+def read(stream: bytes, **members: Any) -> list[Any]:
+    """The events; their response objects with other members."""
+    events = [json.loads(block.partition(b"data: ")[2]) for block in stream.strip().split(b"\n\n")]
+    for event in events:
+        if "response" in event:
+            event["response"] |= members
+    return events
+
+
+def test_the_same_protocol_passes_through_under_our_own_id(gateway: Any, client: openai.OpenAI) -> None:
     gateway.upstream.script = streaming(native())
-    request: Any = {
-        "model": "answers",
-        "input": "Hi",
-        "previous_response_id": "resp_1",
-        "tools": [{"type": "web_search"}],
-    }
+    request: Any = {"model": "answers", "input": "Hi", "store": False, "tools": [{"type": "web_search"}]}
     with client.responses.with_streaming_response.create(**request, stream=True) as response:
-        assert response.read() == b"".join(native())
+        ours = f"resp_{response.headers['x-request-id']}"
+        assert read(response.read()) == read(b"".join(native()), id=ours, **KEPT_HERE)
         settled = gateway.control.settled(response.headers["x-request-id"])
     assert gateway.upstream.seen[0].path == "/v1/responses"
     assert gateway.upstream.seen[0].body == {**request, "model": "model-r", "stream": True}
     assert (settled.usage.input, settled.usage.cached_input, settled.usage.reasoning) == (8, 4, 1)
     gateway.upstream.script = whole(DONE)
-    assert json.loads(client.responses.with_raw_response.create(**request).text) == DONE
+    raw = client.responses.with_raw_response.create(**request)
+    ours = f"resp_{raw.headers['x-request-id']}"
+    assert json.loads(raw.text) == {**DONE, **KEPT_HERE, "id": ours}
+
+
+def test_reasoning_that_is_stored_comes_with_its_proof(gateway: Any, client: openai.OpenAI) -> None:
+    gateway.upstream.script = whole(DONE)
+    for store in (True, False):
+        client.responses.create(model="answers", input="Hi", store=store, reasoning={"effort": "low"})
+    first, second = [seen.body for seen in gateway.upstream.seen]
+    assert (first["store"], first["include"]) == (False, ["reasoning.encrypted_content"])
+    assert second["store"] is False and "include" not in second
 
 
 def test_an_upstreams_own_failure_is_passed_on(gateway: Any, client: openai.OpenAI) -> None:
