@@ -24,6 +24,7 @@ from tokenworks.gateway.answers.responses import INPUT_TOKENS, Responses
 from tokenworks.gateway.answers.responses import PREFIX as RESPONSES_PREFIX
 from tokenworks.gateway.answers.runs import Runs
 from tokenworks.gateway.answers.store import AnswerStore
+from tokenworks.gateway.batches.line import Serve
 from tokenworks.gateway.batches.runner import BatchRunner
 from tokenworks.gateway.edge import stored
 from tokenworks.gateway.edge.asgi import Answer, Edge, Handler
@@ -86,9 +87,8 @@ class Gateway:
             ("GET", "/v1/models"): models.list,
             ("POST", COUNT_PATH): CountTokens(self._snapshot, keys, self._upstreams, settings.body_limit),
         }
-        surfaces = {path: codec(name) for path, name in SURFACES.items()}
-        self._batches = BatchRunner(self._client, journal, pipeline, surfaces, settings.batch_concurrency)
-        self._stored = stored.Stored(control, internal_token(cluster_key), keys, surfaces.get(stored.MESSAGES))
+        messages = codec(SURFACES[stored.MESSAGES])
+        self._stored = stored.Stored(control, internal_token(cluster_key), keys, messages)
         prefixes: dict[str, Handler] = {MODEL_PREFIX: models.retrieve}
         for prefix in (*stored.PREFIXES, stored.MESSAGE_PREFIX):
             prefixes[prefix] = self._stored
@@ -104,6 +104,11 @@ class Gateway:
         pages["POST", INPUT_TOKENS] = responses.input_tokens
         prefixes[RESPONSES_PREFIX] = responses.below
         self._predictions(predictions, catalog, models, pages, prefixes)
+        surfaces: dict[str, tuple[Codec, Serve]] = {
+            path: (codec(name), responses.serve if name == "openai_responses" else pipeline.serve)
+            for path, name in SURFACES.items()
+        }
+        self._batches = BatchRunner(self._client, journal, pipeline, surfaces, settings.batch_concurrency)
         keeping: dict[str, Answer] = {"openai_responses": responses.create, "replicate": predictions.create}
 
         async def answer(exchange: Exchange, codec: Codec) -> None:
@@ -150,6 +155,7 @@ class Gateway:
     def drain(self) -> None:
         """From now on /readyz says no, so that balancers send nothing new."""
         self._health.draining = True
+        self._batches.drain()
 
     async def stop(self) -> None:
         await self._batches.stop()

@@ -43,13 +43,19 @@ class Responses:
             store, background = asked.options.get("store", True), asked.options.get("background", False)
             if background and not store:
                 raise InvalidRequest("'background' needs 'store': the answer is fetched later.", param="background")
-            request = await self.continued(caller, asked)
             if background:
-                await self._run(exchange, codec, caller, asked, request)
-                return
-            if store:
-                exchange.keeper = Keeping(self._store, caller.project_id, asked)
-            await self._intake.pipeline.serve(exchange, codec, caller, request, arrived)
+                await self._run(exchange, codec, caller, asked, await self.continued(caller, asked))
+            else:
+                await self.serve(exchange, codec, caller, asked, arrived)
+
+    async def serve(
+        self, exchange: Exchange, codec: Codec, caller: Caller, asked: Request, arrived: int, first_attempt: int = 1
+    ) -> Settled:
+        """As the pipeline's, with a memory."""
+        request = await self.continued(caller, asked)
+        if asked.options.get("store", True):
+            exchange.keeper = Keeping(self._store, caller.project_id, asked)
+        return await self._intake.pipeline.serve(exchange, codec, caller, request, arrived, first_attempt)
 
     async def input_tokens(self, exchange: Exchange) -> None:
         """What the prompt would cost, with everything that was said before it."""

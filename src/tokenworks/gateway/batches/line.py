@@ -1,7 +1,7 @@
 """One line of a batch through the pipeline: its result, or that it must wait."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -9,6 +9,7 @@ from tokenworks.batches.records import ATTEMPTS_PER_RUN, LARGEST_RESULT, LineRec
 from tokenworks.core.caller import Caller
 from tokenworks.core.errors import (
     InternalError,
+    InvalidRequest,
     LimitReached,
     RequestTooLarge,
     TokenworksError,
@@ -18,8 +19,10 @@ from tokenworks.core.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+from tokenworks.core.request import Request
 from tokenworks.gateway.batches.collect import CollectingExchange
-from tokenworks.gateway.pipeline import Pipeline
+from tokenworks.gateway.edge.exchange import Exchange
+from tokenworks.journal.records import Settled
 from tokenworks.protocols.base import Codec, OwnStatuses
 
 MOST_FAILURES = 3
@@ -30,11 +33,12 @@ _BROKE = (UpstreamBroken, UpstreamTimeout, InternalError)
 log = structlog.get_logger("tokenworks.gateway")
 
 
-async def run(line: LineRecord, pipeline: Pipeline, surfaces: Mapping[str, Codec]) -> ResultRecord | ReturnedRecord:
+Serve = Callable[[Exchange, Codec, Caller, Request, int, int], Awaitable[Settled]]
+"""What `Pipeline.serve` does, or somebody who adds to it."""
+
+
+async def run(line: LineRecord, codec: Codec, serve: Serve) -> ResultRecord | ReturnedRecord:
     """Never raises but when it is cancelled: whatever happens is a result, or a reason to try again later."""
-    codec = surfaces.get(line.endpoint)
-    if codec is None:
-        return ReturnedRecord(*line.id)  # another version may know this endpoint
     exchange = CollectingExchange(line.endpoint, line.request_id)
     exchange.codec = codec
     caller = Caller(
@@ -42,9 +46,10 @@ async def run(line: LineRecord, pipeline: Pipeline, surfaces: Mapping[str, Codec
     )
     first = (line.run - 1) * ATTEMPTS_PER_RUN + 1
     try:
-        settled = await pipeline.serve(
-            exchange, codec, caller, codec.decode_request(line.body), time.perf_counter_ns(), first
-        )
+        request = codec.decode_request(line.body)
+        if request.options.get("background"):
+            raise InvalidRequest("'background' has no meaning in a batch.", param="background")
+        settled = await serve(exchange, codec, caller, request, time.perf_counter_ns(), first)
         body = one_line(exchange.body)
         if len(body) > LARGEST_RESULT:
             raise RequestTooLarge(f"The answer has {len(body)} bytes; a batch keeps at most {LARGEST_RESULT} of each.")

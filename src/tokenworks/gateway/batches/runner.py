@@ -22,7 +22,7 @@ from tokenworks.batches.records import (
     ReturnedRecord,
 )
 from tokenworks.client import Client, ClientError
-from tokenworks.gateway.batches import line as lines
+from tokenworks.gateway.batches.line import Serve, run
 from tokenworks.gateway.pipeline import Pipeline
 from tokenworks.journal.writer import Journal
 from tokenworks.protocols.base import Codec
@@ -39,10 +39,16 @@ log = logging.getLogger(__name__)
 
 
 class BatchRunner:
-    """`limit` is how many requests, of callers and of batches together, leave no more room for a line of a batch."""
+    """`surfaces`: by endpoint, the protocol and what answers it. `limit`: so many requests, of callers and of batches
+    together, leave no room for one more line of a batch."""
 
     def __init__(
-        self, client: Client, journal: Journal, pipeline: Pipeline, surfaces: Mapping[str, Codec], limit: int
+        self,
+        client: Client,
+        journal: Journal,
+        pipeline: Pipeline,
+        surfaces: Mapping[str, tuple[Codec, Serve]],
+        limit: int,
     ) -> None:
         self._client = client
         self._journal = journal
@@ -61,10 +67,14 @@ class BatchRunner:
         if self._limit > 0:
             self._task = asyncio.create_task(self._loop(), name="batches")
 
-    async def stop(self) -> None:
-        """What runs may end, for a moment; what does not is run again elsewhere."""
+    def drain(self) -> None:
+        """Start no more lines."""
         self._stopping = True
         self._waiting.clear()
+
+    async def stop(self) -> None:
+        """What runs may end, for a moment; what does not is run again elsewhere."""
+        self.drain()
         if self._task is None:
             return
         if self._running:
@@ -114,7 +124,11 @@ class BatchRunner:
                 del self._results[line_id]
         for line_id in returned:
             del self._returned[line_id]
-        return list(_ANSWER.decode(raw).lines)
+        lines = _ANSWER.decode(raw).lines
+        for line in lines:
+            if line.endpoint not in self._surfaces:  # another version knows it
+                self._returned[line.id] = ReturnedRecord(*line.id)
+        return [line for line in lines if line.endpoint in self._surfaces]
 
     def _start_waiting(self) -> None:
         while self._waiting and self._room > 0:
@@ -123,7 +137,8 @@ class BatchRunner:
 
     async def _run(self, line: LineRecord) -> None:
         try:
-            outcome = await lines.run(line, self._pipeline, self._surfaces)
+            codec, serve = self._surfaces[line.endpoint]
+            outcome = await run(line, codec, serve)
         finally:
             del self._running[line.id]
         if isinstance(outcome, ResultRecord):

@@ -41,7 +41,7 @@ _ERRORS: dict[int, type[TokenworksError]] = {404: NotFound, 405: MethodNotAllowe
 class Stored:
     """`messages` tells errors on the paths of message batches."""
 
-    def __init__(self, control: Address, token: str, keys: Keys, messages: Codec | None) -> None:
+    def __init__(self, control: Address, token: str, keys: Keys, messages: Codec) -> None:
         self._control = control
         self._token = token
         self._keys = keys
