@@ -11,7 +11,7 @@ COMPILE := .venv/lock/bin/uv pip compile --quiet --universal --python-version 3.
 export TOKENWORKS_CACHE_DIR ?= $(CURDIR)/.cache
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check fmt bench run lock clean services
+.PHONY: help setup serve test check fmt docs bench run lock clean services
 
 help: ## list these verbs
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,9 @@ check: setup ## linters, types, import direction: exactly what CI runs
 fmt: setup ## format and fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: setup ## make the generated pages again
+	$(BIN)/python -m tokenworks.bench.parameters
 
 bench: setup ## print the benchmark tables
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -32,10 +32,12 @@ def without_effect(request: Request, upstream: UpstreamRecord, prepared: Prepare
 
 def _reached(request: Request, upstream: UpstreamRecord, prepared: Prepared) -> set[str]:
     """Those that do have an effect although the codec that read them cannot know it."""
+    members = top_level(request.body)
     if not upstream.local:
         known = carried(prepared.codec, type(request.task))
         told = [field for field in _ABOUT_THE_CALL if field in known and getattr(request, field)]
-        return {*top_level(prepared.body), *(wire_name(field, request) for field in told)}
-    members = top_level(request.body)
+        sent = top_level(prepared.body)
+        same = {name for name, value in members.items() if sent.get(name) == value}
+        return same | {wire_name(field, request) for field in told}
     done = {name for name, value in _DONE_ANYWAY.items() if name in members and bytes(members[name]) == value}
     return done | ({"chat_template_kwargs"} if "reasoning_by_template" in upstream.quirks else set())

@@ -11,6 +11,7 @@ from tokenworks.core.errors import InvalidRequest
 from tokenworks.core.messages import ToolMode
 from tokenworks.core.request import Conversation, Embeddings, Prompts, Request, Rerank
 from tokenworks.gateway.upstreams import quirks
+from tokenworks.gateway.upstreams.echoed import Echoed
 from tokenworks.gateway.upstreams.forced_tools import ForcedTools
 from tokenworks.protocols import codec
 from tokenworks.protocols.base import Codec, Observation, ReadsHeaders, Relay, Renaming
@@ -54,20 +55,23 @@ def prepare(
         passing = caller.passthrough(request, observation)
         if isinstance(passing, Renaming):
             passing.rename(identity[0])
-        return Prepared(caller, body, caller.path, own_headers(caller, request), passing, request.stream)
+        headers = {**own_headers(caller, request), **quirks.headers(odd, stream=request.stream)}
+        return Prepared(caller, body, caller.path, headers, passing, request.stream)
     if request.own:
         raise InvalidRequest(f"The model '{request.model}' cannot honour '{request.own[0]}'.", param=request.own[0])
     spoken = _spoken(request, upstream)
-    outgoing, transform = request, None
+    transform: ForcedTools | Echoed | None = None
     if "forced_tools_by_schema" in odd and _forces_a_tool(request):
         transform = ForcedTools()
-        outgoing = transform.rewrite(request)
+    elif quirks.must_echo(request, odd):
+        transform = Echoed(request)
+    outgoing = transform.rewrite(request) if transform else request
     fold = not request.stream and (request.timed or quirks.must_stream(request, odd))
     reading = quirks.for_reading(request, odd)
     relay = Translation(caller, spoken, request, observation, identity, quirks=reading, transform=transform)
     stream = request.stream or fold
     body = quirks.dress(spoken.encode_request(outgoing, model, stream=stream), request, odd)
-    headers = own_headers(spoken, request)
+    headers = {**own_headers(spoken, request), **quirks.headers(odd, stream=stream)}
     return Prepared(spoken, body, spoken.path, headers, relay, stream, relay if fold else None)
 
 

@@ -4,8 +4,11 @@ usage_per_choice              one usage report per choice in a stream; a whole a
 completion_logprobs_as_chat   log probabilities of text completions come in the shape of chat's
 usage_in_text_chunk           text completions report usage in the last chunk with text, asked or not
 no_min_tokens                 `min_tokens` is not known; `ignore_eos` is
+no_echo                       `echo` of text completions has no effect; it is done here (echoed.py)
+no_suffix                     `suffix` of text completions has no effect; it is refused
 repeat_penalty                `repetition_penalty` is called `repeat_penalty`
 reasoning_by_template         reasoning is asked for by `chat_template_kwargs`, the arguments of the chat template
+closes_after_stream           the connection ends with a stream, untold: it must not be kept for another request
 forced_tools_by_schema        `tool_choice` required or named is not enforced; a JSON schema is (forced_tools.py)
 """
 
@@ -25,7 +28,10 @@ KNOWN = frozenset(
         "completion_logprobs_as_chat",
         "usage_in_text_chunk",
         "no_min_tokens",
+        "closes_after_stream",
         "reasoning_by_template",
+        "no_echo",
+        "no_suffix",
         "repeat_penalty",
         "forced_tools_by_schema",
     }
@@ -37,6 +43,8 @@ _ENCODE = msgspec.json.Encoder().encode
 
 def adapt(request: Request, odd: Set[str]) -> Request:
     """The request as this endpoint can honour it; the caller's own is never changed."""
+    if "no_suffix" in odd and isinstance(request.task, Prompts) and request.task.suffix:
+        raise InvalidRequest("This model does not fill in the middle: 'suffix' is not supported.", param="suffix")
     sampling = request.sampling
     if "no_min_tokens" in odd and sampling.min_tokens is not None:
         whole = request.max_output_tokens is not None and sampling.min_tokens >= request.max_output_tokens
@@ -74,8 +82,10 @@ def must_translate(request: Request, odd: Set[str]) -> bool:
         return True
     match request.task:
         case Prompts():
-            return ("completion_logprobs_as_chat" in odd and request.logprobs) or (
-                "usage_in_text_chunk" in odd and request.stream
+            return (
+                must_echo(request, odd)
+                or ("completion_logprobs_as_chat" in odd and request.logprobs)
+                or ("usage_in_text_chunk" in odd and request.stream)
             )
         case Conversation(tool_choice=choice):
             return "forced_tools_by_schema" in odd and choice is not None and choice.mode is ToolMode.REQUIRED
@@ -83,9 +93,17 @@ def must_translate(request: Request, odd: Set[str]) -> bool:
             return False
 
 
+def must_echo(request: Request, odd: Set[str]) -> bool:
+    return "no_echo" in odd and isinstance(request.task, Prompts) and request.task.echo
+
+
 def must_stream(request: Request, odd: Set[str]) -> bool:
     """Only the stream tells the usage of every choice."""
     return "usage_per_choice" in odd and choices(request) > 1
+
+
+def headers(odd: Set[str], *, stream: bool) -> dict[str, str]:
+    return {"connection": "close"} if stream and "closes_after_stream" in odd else {}
 
 
 def dress(body: bytes, request: Request, odd: Set[str]) -> bytes:
