@@ -411,6 +411,8 @@ def test_earlier_clients_send_another_header_and_an_earlier_version(gateway: Any
     with urllib.request.urlopen(request, timeout=20) as response:
         assert json.loads(response.read())["content"] == [{"type": "text", "text": "Hello"}]
     assert gateway.upstream.seen[-1].body["temperature"] == 1.0
+    status, body = post(gateway, "/inference/v1/messages", ask)
+    assert (status, json.loads(body)["type"]) == (200, "message")
     status, body = post(gateway, "/v1/messages", ask, anthropic_version="1999-01-01")
     assert (status, json.loads(body)["error"]["details"]["param"]) == (400, "anthropic-version")
 

@@ -187,7 +187,7 @@ def test_any_order_of_events_is_written_as_one_block_after_another_and_says_what
 @settings(max_examples=100, deadline=None)
 def test_a_stream_that_ends_anywhere_is_still_legal(events: list[Event], kept: int) -> None:
     stream = written(events[:kept])
-    assert [event["type"] for event in parse(stream)][-1] == "message_stop"
+    assert parse(stream)[-1] == {"type": "message_stop"}
 
 
 @given(answers())
@@ -407,6 +407,10 @@ def test_what_only_this_protocol_knows_is_refused_elsewhere_by_name() -> None:
         "mcp_servers",
     ]
     assert decoded(container=None, mcp_servers=[], inference_geo="global").own == []
+    assert decoded(thinking={"type": "adaptive"}).ignored == ["thinking"]
+    assert decoded(thinking={"type": "adaptive"}, output_config={"effort": "low"}).ignored == []
+    failed = {"type": "tool_result", "tool_use_id": "t", "is_error": True}
+    assert decoded(messages=[{"role": "user", "content": [failed]}]).ignored == ["is_error"]
     assert decoded(context_management={"edits": [1]}, speed="fast").ignored == ["context_management", "speed"]
 
 

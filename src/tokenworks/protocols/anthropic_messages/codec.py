@@ -14,6 +14,8 @@ class AnthropicMessages:
     stream_content_type = b"text/event-stream; charset=utf-8"
     stream_comment = b'event: ping\ndata: {"type":"ping"}\n\n'
 
+    padding = b" \n"
+
     decode_request = staticmethod(requests.decode_request)
     read_headers = staticmethod(versions.read_headers)
     encode_request = staticmethod(requests.encode_request)

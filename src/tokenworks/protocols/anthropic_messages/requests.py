@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from tokenworks.core.errors import InvalidRequest
-from tokenworks.core.messages import Foreign, Message, Role, Tool, ToolChoice, ToolMode
+from tokenworks.core.messages import Foreign, Message, Role, Tool, ToolChoice, ToolMode, ToolResult
 from tokenworks.core.request import Conversation, Reasoning, Request, ResponseFormat, Sampling
 from tokenworks.protocols.anthropic_messages import types as wire
 from tokenworks.protocols.anthropic_messages.blocks import NAME, Writer, cached, own, read_content, read_message, ttl
@@ -73,7 +73,7 @@ def decode_countable(body: bytes) -> Request:
         reasoning=_reasoning(wired),
         service_tier=wired.service_tier,
         user=wired.metadata.user_id if wired.metadata else None,
-        ignored=_ignored(wired, members),
+        ignored=_ignored(wired, members, task),
         own=[name for name in named(members, members.keys() & OWN) if bytes(members[name]) != b'"global"'],
         options={name: bytes(members[name]) for name in members.keys() - _NEUTRAL},
     )
@@ -134,11 +134,14 @@ def _reasoning(wired: wire.MessagesRequest) -> Reasoning | None:
     return Reasoning(effort, thinking.budget_tokens, thinking.type != "disabled")
 
 
-def _ignored(wired: wire.MessagesRequest, members: Mapping[str, msgspec.Raw]) -> list[str]:
+def _ignored(wired: wire.MessagesRequest, members: Mapping[str, msgspec.Raw], task: Conversation) -> list[str]:
     """What another protocol's upstream will not honour."""
     ignored = set(named(members, members.keys() - HONOURED - OWN))
-    if wired.thinking is not None and wired.thinking.type in ("adaptive", "between_tools"):
+    effort = wired.output_config.effort if wired.output_config else None
+    if wired.thinking is not None and wired.thinking.type in ("adaptive", "between_tools") and effort is None:
         ignored.add("thinking")
+    if any(isinstance(part, ToolResult) and part.is_error for message in task.messages for part in message.parts):
+        ignored.add("is_error")
     if wired.output_config is not None and present(wired.output_config.task_budget):
         ignored.add("output_config.task_budget")
     return sorted(ignored)
@@ -229,10 +232,12 @@ def _write_tool(tool: Tool | Foreign) -> Any:
 
 
 def _write_tool_choice(task: Conversation) -> dict[str, Any] | None:
+    if not task.tools:
+        return None
     choice = task.tool_choice
     serial = {} if task.parallel_tool_calls is None else {"disable_parallel_tool_use": not task.parallel_tool_calls}
     if choice is None:
-        return {"type": "auto", **serial} if task.tools and serial else None
+        return {"type": "auto", **serial} if serial else None
     if choice.name is not None:
         return {"type": "tool", "name": choice.name, **serial}
     if choice.mode is ToolMode.NONE:
