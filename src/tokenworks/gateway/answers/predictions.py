@@ -150,10 +150,10 @@ class Predictions:
 
     async def _cancel(self, exchange: Exchange, caller: Caller, prediction_id: str) -> None:
         record, run = await self._find(caller, prediction_id)
+        if run is not None:
+            await run.cancelled()
         if not record.ended:
             record = await self._store.cancel(caller.project_id, PREDICTION, prediction_id)
-        if run is not None:
-            run.cancel()
         await self._respond(exchange, 200, record.body)
 
     async def _find(self, caller: Caller, prediction_id: str) -> tuple[AnswerRecord, Run | None]:

@@ -147,10 +147,10 @@ class Responses:
         record, run = await self._find(caller, id)
         if not stored.in_background(record.body):
             raise InvalidRequest("Only a response that was created with 'background' can be cancelled.", param="id")
+        if run is not None:
+            await run.cancelled()
         if not record.ended:
             record = await self._store.cancel(caller.project_id, RESPONSE, id)
-        if run is not None:
-            run.cancel()
         await self._respond(exchange, record.body)
 
     async def _input_items(self, exchange: Exchange, caller: Caller, id: str) -> None:

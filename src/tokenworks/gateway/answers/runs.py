@@ -25,6 +25,7 @@ LAST_SAVE_PAUSE = 1.0
 LAST_SAVES = 600
 """How often the end of a run is tried to be saved: control may be away for minutes."""
 STOP_SECONDS = 5.0
+CANCEL_SECONDS = 3.0
 
 log = structlog.get_logger("tokenworks.gateway")
 
@@ -108,6 +109,12 @@ class Run:
     def cancel(self) -> None:
         if self._task is not None and not self.ended.is_set():
             self._task.cancel()
+
+    async def cancelled(self) -> None:
+        """Cancel it, and wait until that is saved with all that came before: control alone knows less."""
+        self.cancel()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.done.wait(), CANCEL_SECONDS)
 
     def stop(self) -> None:
         """The gateway ends: what has not ended has failed."""
