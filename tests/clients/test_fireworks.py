@@ -111,3 +111,13 @@ def test_the_async_client(echo_server: Any) -> None:
             return "".join([chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices])
 
     assert asyncio.run(run()) == "one two three four"
+
+
+def test_messages(client: Fireworks) -> None:
+    answer = client.messages.create(model="echo", messages=ASK, max_tokens=20)
+    assert [block.text for block in answer.content if block.type == "text"] == ["one two three four"]
+    assert answer.stop_reason == "end_turn"
+    # This client does not read streams of messages: it gives their text.
+    stream = str(client.messages.create(model="echo", messages=ASK, max_tokens=20, stream=True))
+    assert stream.startswith("event: message_start\n")
+    assert "event: message_stop\n" in stream

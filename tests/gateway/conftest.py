@@ -359,8 +359,15 @@ def servers() -> Iterator[Loop]:
 
 
 @pytest.fixture(scope="module")
-def shared_gateway(servers: Loop) -> Iterator[Gateway]:
-    with running_gateway(servers, "--keep-alive", "0.4", "--header-seconds", "1", "--body-limit", "200000") as gateway:
+def gateway_options() -> tuple[str, ...]:
+    """More options of the module's gateway."""
+    return ()
+
+
+@pytest.fixture(scope="module")
+def shared_gateway(servers: Loop, gateway_options: tuple[str, ...]) -> Iterator[Gateway]:
+    options = ("--keep-alive", "0.4", "--header-seconds", "1", "--body-limit", "200000", *gateway_options)
+    with running_gateway(servers, *options) as gateway:
         yield gateway
 
 

@@ -1,0 +1,68 @@
+"""Capabilities are facts of the model: what it lacks is refused by name, what can be done without is reported."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tokenworks.core.caller import Caller
+from tokenworks.core.errors import InvalidRequest
+from tokenworks.core.request import Request
+from tokenworks.gateway.routing.plan import plan
+from tokenworks.protocols import codec
+from tokenworks.snapshot.records import ModelRecord, TargetRecord, UpstreamRecord
+from tokenworks.snapshot.state import State
+
+CALLER = Caller("key", "project", "organization")
+SCHEMA: dict[str, Any] = {"type": "object"}
+IMAGE = [{"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}]
+
+
+def planned(protocol: str, members: dict[str, Any], capabilities: tuple[str, ...], **facts: Any) -> Request:
+    request = codec(protocol).decode_request(json.dumps({"model": "m", **members}).encode())
+    model = ModelRecord("m", 1, (TargetRecord("u", "m"),), capabilities=capabilities, **facts)
+    upstream = UpstreamRecord("u", "local/u", ("worker",), "http://u", local=True)
+    state = State.of(revision=1, keys=[], models=[model], upstreams=[upstream])
+    assert [target.upstream for target in plan(request, CALLER, state, {})] == ["u"]
+    return request
+
+
+def chat(**members: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": "x"}], **members}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "members", "param", "capability"),
+    [
+        ("openai_chat", {"messages": [{"role": "user", "content": IMAGE}]}, "messages", "vision"),
+        ("openai_chat", chat(tools=[{"type": "function", "function": {"name": "f"}}]), "tools", "tools"),
+        ("openai_chat", chat(response_format={"type": "json_object"}), "response_format", "json_schema"),
+        ("groq_chat", chat(response_format={"type": "json_object"}), "response_format", "json_schema"),
+        ("openai_embeddings", {"input": "x"}, "model", "embeddings"),
+        ("rerank", {"query": "x", "documents": ["y"]}, "model", "rerank"),
+    ],
+)
+def test_what_a_model_cannot_do_is_refused_by_name(
+    protocol: str, members: dict[str, Any], param: str, capability: str
+) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        planned(protocol, members, ("reasoning",))
+    assert refused.value.param == param
+    planned(protocol, members, (capability,))
+    if capability not in ("embeddings", "rerank"):
+        planned(protocol, members, ())  # a provider's endpoint judges for itself
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_a_maximum_beyond_the_models_is_cut_and_reported(name: str) -> None:
+    request = planned("openai_chat", chat(**{name: 128_000}), ("tools",), max_output=4096)
+    assert (request.max_output_tokens, request.ignored) == (4096, [name])
+    request = planned("openai_chat", chat(**{name: 4096}), ("tools",), max_output=4096)
+    assert (request.max_output_tokens, request.ignored) == (4096, [])
+
+
+@pytest.mark.parametrize("name", ["reasoning_effort", "reasoning", "thinking"])
+def test_reasoning_that_a_model_cannot_do_is_reported(name: str) -> None:
+    value: Any = {"reasoning_effort": "low", "reasoning": {"enabled": True}, "thinking": {"type": "enabled"}}[name]
+    assert planned("openai_chat", chat(**{name: value}), ("tools",)).ignored == [name]
+    assert planned("openai_chat", chat(**{name: value}), ("tools", "reasoning")).ignored == []
