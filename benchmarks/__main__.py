@@ -3,7 +3,7 @@
 import sys
 from importlib import import_module
 
-NAMES = ("journal", "protocols", "startup", "gateway", "engine")
+NAMES = ("journal", "protocols", "startup", "gateway", "batches", "engine")
 
 
 def main() -> int:

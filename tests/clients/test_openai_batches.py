@@ -106,6 +106,14 @@ def test_a_batch(client: OpenAI) -> None:
     assert batch.id in [each.id for each in client.batches.list(limit=1)]
 
 
+def test_two_thousand_lines(client: OpenAI) -> None:
+    batch = until(client, create(client, jsonl(*[chat(f"number {n}") for n in range(2000)])).id, "completed")
+    assert batch.request_counts.to_dict() == {"total": 2000, "completed": 2000, "failed": 0}
+    found = results(client, batch.output_file_id)
+    said = {name: line["response"]["body"]["choices"][0]["message"]["content"] for name, line in found.items()}
+    assert said == {f"request-{n + 1}": f"number {n}" for n in range(2000)}
+
+
 def test_its_usage_is_billed_to_the_key_that_made_it(client: OpenAI, echo_server: Any) -> None:
     batch = until(client, create(client, jsonl(chat("a b c"), chat("d e"))).id, "completed")
     ids = {line["response"]["request_id"] for line in results(client, batch.output_file_id).values()}

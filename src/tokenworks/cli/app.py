@@ -16,6 +16,8 @@ COMMANDS = {
     "models": "models",
     "keys": "keys",
     "usage": "usage",
+    "files": "files",
+    "batches": "batches",
     "gateway": "planes",
     "control": "planes",
     "worker": "planes",
