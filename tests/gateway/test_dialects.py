@@ -128,6 +128,17 @@ def test_what_has_no_effect_on_a_model_of_ours_is_reported_or_refused(gateway: A
     assert send(gateway, "/v1/chat/completions", plain, **{"x-tokenworks-strict": "true"}).status == 200
 
 
+def test_a_header_carries_no_more_of_a_name_than_is_safe(gateway: Any) -> None:
+    odd = {"a\r\nset-cookie: b": 1, "ä,ö": 1, "x" * 5000: 1, **{f"n{number}": 1 for number in range(1000)}}
+    told = send(gateway, "/v1/chat/completions", {"model": "ours", **odd})
+    assert told.status == 200
+    assert "set-cookie" not in told.headers
+    names = told.headers["x-tokenworks-ignored"].split(",")
+    assert names[0] == "a??set-cookie??b"
+    assert len(names) == 50
+    assert max(map(len, names)) <= 60
+
+
 @pytest.mark.parametrize(
     "members",
     [

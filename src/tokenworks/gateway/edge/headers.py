@@ -1,10 +1,16 @@
 """Headers of answers and errors, as the clients' retry logic reads them."""
 
+import re
+
 from tokenworks.core.errors import LimitReached, TokenworksError, UpstreamRejected
 from tokenworks.gateway.edge.exchange import Exchange, Header
 
 LONGEST_RETRY = 60
 """Seconds. Clients ignore more than that, or obey it without any bound."""
+
+MOST_NAMES = 50
+LONGEST_NAME = 60
+_ODD = re.compile(r"[^A-Za-z0-9_.-]")
 
 _REQUEST_ID = (b"x-request-id", b"request-id", b"x-tokenworks-request-id")
 """Each family's clients look for it under another name."""
@@ -18,8 +24,13 @@ def of_answer(exchange: Exchange, provider: str | None, ignored: list[str] | Non
     if provider is not None:
         headers.append((b"x-tokenworks-provider", provider.encode()))
     if ignored:
-        headers.append((b"x-tokenworks-ignored", ",".join(ignored).encode()))
+        headers.append((b"x-tokenworks-ignored", ",".join(map(_safe, ignored[:MOST_NAMES])).encode()))
     return headers
+
+
+def _safe(name: str) -> str:
+    """The callers chose it: a header can carry less than a JSON key, and not everything of any length."""
+    return _ODD.sub("?", name[:LONGEST_NAME])
 
 
 def of_error(exchange: Exchange, error: TokenworksError) -> list[Header]:
