@@ -32,10 +32,8 @@ class LineRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     request_id: str
     """The same in every run."""
     endpoint: str
-    key_id: str
-    project_id: str
-    organization_id: str
-    models: tuple[str, ...] | None
+    key_digest: str
+    """Of the key that made the batch: as in the snapshot, where everything that it may do is said."""
     body: bytes
 
     @property

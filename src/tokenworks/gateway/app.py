@@ -108,7 +108,7 @@ class Gateway:
             path: (codec(name), responses.serve if name == "openai_responses" else pipeline.serve)
             for path, name in SURFACES.items()
         }
-        self._batches = BatchRunner(self._client, journal, pipeline, surfaces, settings.batch_concurrency)
+        self._batches = BatchRunner(self._client, journal, keys, pipeline, surfaces, settings.batch_concurrency)
         keeping: dict[str, Answer] = {"openai_responses": responses.create, "replicate": predictions.create}
 
         async def answer(exchange: Exchange, codec: Codec) -> None:

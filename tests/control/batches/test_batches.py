@@ -1,5 +1,6 @@
 """Batches over control's real socket: made, checked, leased, done, cancelled, expired; the gateway is the test."""
 
+import hashlib
 import json
 import signal
 import time
@@ -57,7 +58,7 @@ def test_from_upload_to_output(project: Any, make: Any) -> None:
     assert [json.loads(line.body)["messages"][0]["content"] for line in lines] == [f"number {n} ü" for n in (1, 2, 3)]
     assert {line.run for line in lines} == {1}
     assert len({line.request_id for line in lines}) == 3
-    assert lines[0].project_id == project.headers["x-tokenworks-project"]
+    assert lines[0].key_digest == hashlib.sha256(project.control.bootstrap["api_key"].encode()).hexdigest()
     good = make.result(lines[0], b'{"id":"x"}', input=5, cached_input=2, output=3, reasoning=1)
     bad = make.result(lines[1], b'{"error":{"message":"no"}}', 400)
     holding = tuple(line.id for line in lines)
@@ -208,6 +209,15 @@ def test_a_revoked_key_spends_no_more(project: Any, running: Any, project_of: An
     assert project.turn(n=5) == []
     done = project.until(batch["id"], "cancelled")
     assert [error["code"] for error in done["errors"]["data"]] == ["key_revoked"]
+
+
+def test_a_project_that_was_archived_spends_no_more(control: Callable[..., Any], project_of: Any) -> None:
+    process = control("--local-model", MODEL).start()
+    project = project_of(process)
+    batch = running_batch(project, 2)
+    project.sql("UPDATE projects SET archived_at = 1")
+    assert project.turn(n=5) == []
+    assert project.until(batch["id"], "cancelled")["errors"]["data"][0]["code"] == "key_revoked"
 
 
 def test_a_keys_models_are_the_batchs(project: Any, running: Any, project_of: Any) -> None:

@@ -92,10 +92,7 @@ def _record(leased: Leased, text: bytes) -> LineRecord:
         failures=line.failures,
         request_id=request_id(batch.id, line.number),
         endpoint=batch.endpoint,
-        key_id=batch.key_id,
-        project_id=batch.project_id,
-        organization_id=batch.organization_id,
-        models=None if batch.models is None else tuple(batch.models),
+        key_digest=batch.key_digest,
         body=bytes(_DECODE(text).body),
     )
 

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, bindparam, delete, exists, func, insert, select, update
+from sqlalchemy import Row, bindparam, delete, exists, func, insert, or_, select, update
 from sqlalchemy.engine import Connection
 
 from tokenworks.batches.records import LEASE_SECONDS, LeaseCall, LineId, ResultRecord, ReturnedRecord
-from tokenworks.control.storage.tables import BATCH_USAGE, api_keys, batch_lines, batches, projects
+from tokenworks.control.storage.tables import BATCH_USAGE, api_keys, batch_lines, batches, organizations, projects
 
 REST_SECONDS = (1, 60)
 """How long a batch rests whose model cannot answer: the first time, and the longest."""
@@ -58,7 +58,7 @@ def release_expired(connection: Connection, batch_ids: Iterable[str], now_ns: in
 
 @dataclass(frozen=True, slots=True)
 class Leased:
-    """Rows of the line and of its batch, the latter with what runs it: its key, project and organization."""
+    """Rows of the line and of its batch, the latter with the key that runs it."""
 
     line: Row[Any]
     batch: Row[Any]
@@ -144,7 +144,7 @@ def _lease(connection: Connection, call: LeaseCall, now_ns: int) -> list[Leased]
     for batch in connection.execute(_ready(now_ns)).all():
         if len(found) >= call.n or room <= 0:
             break
-        if batch.revoked_at is not None or (batch.key_expires_at or 2**32) * _NANO <= now_ns:
+        if batch.key_ended:
             _stop_for_key(connection, batch.id, now_ns)
             continue
         chosen: list[Leased] = []
@@ -164,15 +164,22 @@ def _lease(connection: Connection, call: LeaseCall, now_ns: int) -> list[Leased]
 
 
 def _ready(now_ns: int) -> Any:
+    """Batches with a line to lease. `key_ended`: whether the key that made it is not valid any more."""
+    key_ended = or_(
+        api_keys.c.revoked_at.is_not(None),
+        api_keys.c.expires_at <= now_ns // _NANO,
+        projects.c.archived_at.is_not(None),
+        organizations.c.archived_at.is_not(None),
+    )
     waits = exists().where(batch_lines.c.batch_id == batches.c.id, batch_lines.c.state == "waiting")
     return (
         select(
-            *(batches.c[name] for name in ("id", "endpoint", "key_id", "project_id", "input_file_id")),
-            *(projects.c.organization_id, api_keys.c.models, api_keys.c.revoked_at),
-            api_keys.c.expires_at.label("key_expires_at"),
+            *(batches.c[name] for name in ("id", "endpoint", "input_file_id")),
+            *(api_keys.c.digest.label("key_digest"), key_ended.label("key_ended")),
         )
         .join(api_keys, api_keys.c.id == batches.c.key_id)
         .join(projects, projects.c.id == batches.c.project_id)
+        .join(organizations, organizations.c.id == projects.c.organization_id)
         .where(batches.c.status == "in_progress", batches.c.rests_until_ns <= now_ns)
         .where(batches.c.expires_at > now_ns // _NANO, waits)
         .order_by(batches.c.leased_ns, batches.c.created_ns, batches.c.id)

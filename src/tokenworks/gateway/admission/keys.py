@@ -25,7 +25,10 @@ class Keys:
         if len(secret) > LONGEST_KEY:
             raise Unauthenticated(f"The API key is not valid. {_REMEDY}")
         # A key is 256 random bits, so a fast hash is enough, and looking its digest up leaks nothing by its timing.
-        digest = sha256(secret).hexdigest()
+        return await self.find(sha256(secret).hexdigest())
+
+    async def find(self, digest: str) -> Caller:
+        """The same for a key of which only the digest is at hand."""
         record = self._snapshot.state.keys.get(digest) or await self._snapshot.lookup_key(digest)
         if record is None:
             raise Unauthenticated(f"The API key is not valid. {_REMEDY}")

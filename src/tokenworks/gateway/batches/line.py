@@ -20,6 +20,7 @@ from tokenworks.core.errors import (
     UpstreamUnavailable,
 )
 from tokenworks.core.request import Request
+from tokenworks.gateway.admission.keys import Keys
 from tokenworks.gateway.batches.collect import CollectingExchange
 from tokenworks.gateway.edge.exchange import Exchange
 from tokenworks.journal.records import Settled
@@ -37,15 +38,13 @@ Serve = Callable[[Exchange, Codec, Caller, Request, int, int], Awaitable[Settled
 """What `Pipeline.serve` does, or somebody who adds to it."""
 
 
-async def run(line: LineRecord, codec: Codec, serve: Serve) -> ResultRecord | ReturnedRecord:
+async def run(line: LineRecord, keys: Keys, codec: Codec, serve: Serve) -> ResultRecord | ReturnedRecord:
     """Never raises but when it is cancelled: whatever happens is a result, or a reason to try again later."""
     exchange = CollectingExchange(line.endpoint, line.request_id)
     exchange.codec = codec
-    caller = Caller(
-        line.key_id, line.project_id, line.organization_id, None if line.models is None else frozenset(line.models)
-    )
     first = (line.run - 1) * ATTEMPTS_PER_RUN + 1
     try:
+        caller = await keys.find(line.key_digest)
         request = codec.decode_request(line.body)
         if request.options.get("background"):
             raise InvalidRequest("'background' has no meaning in a batch.", param="background")

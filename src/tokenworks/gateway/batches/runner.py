@@ -22,6 +22,7 @@ from tokenworks.batches.records import (
     ReturnedRecord,
 )
 from tokenworks.client import Client, ClientError
+from tokenworks.gateway.admission.keys import Keys
 from tokenworks.gateway.batches.line import Serve, run
 from tokenworks.gateway.pipeline import Pipeline
 from tokenworks.journal.writer import Journal
@@ -46,12 +47,14 @@ class BatchRunner:
         self,
         client: Client,
         journal: Journal,
+        keys: Keys,
         pipeline: Pipeline,
         surfaces: Mapping[str, tuple[Codec, Serve]],
         limit: int,
     ) -> None:
         self._client = client
         self._journal = journal
+        self._keys = keys
         self._pipeline = pipeline
         self._surfaces = surfaces
         self._limit = limit
@@ -138,7 +141,7 @@ class BatchRunner:
     async def _run(self, line: LineRecord) -> None:
         try:
             codec, serve = self._surfaces[line.endpoint]
-            outcome = await run(line, codec, serve)
+            outcome = await run(line, self._keys, codec, serve)
         finally:
             del self._running[line.id]
         if isinstance(outcome, ResultRecord):
