@@ -159,6 +159,10 @@ class Run:
             await reporting
         await self._save_end()
         self.done.set()
+        seconds = self.exchange.age()
+        log.info(
+            "run", id=self.subject.id, status=self.subject.status, ms=round(seconds * 1000, 2), **self.exchange.notes
+        )
 
     def _see(self, chunk: bytes) -> None:
         for block in self._splitter.feed(chunk):
