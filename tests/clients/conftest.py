@@ -16,11 +16,13 @@ options = { rate = 20 }
 
 
 @pytest.fixture(scope="session")
-def patient_server(tmp_path_factory: pytest.TempPathFactory, serve: Any) -> Iterator[Any]:
+def patient_server(tmp_path_factory: pytest.TempPathFactory, serve: Any, wait_until: Any) -> Iterator[Any]:
     folder = tmp_path_factory.mktemp("patient")
     (folder / "models.toml").write_text(MODELS)
     options = ("--config", str(folder / "models.toml"))
     with serve(folder / "data", *options, TOKENWORKS_CONTROL_WEBHOOK_HOST="127.0.0.1") as server:
+        ask = {"model": "slow", "input": "w", "store": False}
+        wait_until(lambda: server.call("POST", "/v1/responses", ask)[0] == 200, "the other model")
         yield server
 
 

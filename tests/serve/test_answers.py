@@ -25,9 +25,11 @@ CALLERS = 4
 
 
 @pytest.fixture
-def server(tmp_path: Path, serve: Any) -> Iterator[Any]:
+def server(tmp_path: Path, serve: Any, wait_until: Any) -> Iterator[Any]:
     (tmp_path / "models.toml").write_text(MODELS)
     with serve(tmp_path / "data", "--config", str(tmp_path / "models.toml")) as server:
+        ask = {"model": "slow", "input": "w", "store": False}
+        wait_until(lambda: server.call("POST", "/v1/responses", ask)[0] == 200, "the other model")
         yield server
 
 
