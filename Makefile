@@ -41,7 +41,7 @@ services: ## install the servers that tests start themselves, where they are mis
 		|| { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq redis-server >/dev/null; }
 
 test: setup services ## run all tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 check: setup ## linters, types, import direction: exactly what CI runs
 	$(BIN)/ruff check .
