@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,8 @@ class Person:
         self._decode = codecs.getincrementaldecoder("utf-8")().decode
         self.pid, self._terminal = pty.fork()
         if self.pid == 0:
+            # A test runner's worker ignores Ctrl-C, and a child inherits that; a person's shell does not.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.execve(TOKENWORKS, [TOKENWORKS, *words], {**os.environ, "TERM": "xterm", **environment})
 
     def types(self, text: str) -> None:

@@ -12,6 +12,9 @@ import msgspec
 from tokenworks.worker.engines.llama_server.plan import Plan
 from tokenworks.worker.engines.process import die_with_parent
 
+SPARE_HTTP_THREADS = 256
+"""Each request in the queue holds one. When none is left, health looks wait too, and a busy engine would look hung."""
+
 
 def parameters(plan: Plan) -> Any:
     """xllamacpp's CommonParams."""
@@ -33,7 +36,7 @@ def parameters(plan: Plan) -> Any:
     params.n_batch, params.n_ubatch = plan.batch, min(plan.batch, plan.ubatch)
     for cpu in (params.cpuparams, params.cpuparams_batch):
         cpu.n_threads, cpu.poll = plan.threads, plan.poll
-    params.n_threads_http = plan.slots + 8  # a waiting or streaming request holds one each; more wait for a thread
+    params.n_threads_http = plan.slots + SPARE_HTTP_THREADS
     params.n_gpu_layers = plan.gpu_layers
     params.use_jinja = True
     if plan.chat_template is not None:

@@ -29,8 +29,8 @@ class Options(msgspec.Struct, frozen=True):
     context: Annotated[int, msgspec.Meta(ge=SMALLEST_CONTEXT)] | None = None
     """Tokens of one request, prompt and answer."""
     threads: Count | None = None
-    poll: Annotated[int, msgspec.Meta(ge=0, le=100)] = 0
-    """How eagerly idle threads spin for work, in percent."""
+    poll: Annotated[int, msgspec.Meta(ge=0, le=100)] = 50
+    """How eagerly idle threads spin for work, in percent; without effect in builds with OpenMP."""
     batch: Count = 512
     ubatch: Count = 512
     gpu_layers: int = -1
