@@ -14,7 +14,7 @@ from rich.table import Table
 
 from benchmarks.processes import free_port, process, wait_http
 
-ROUNDS, TOKENS = 3, 96
+ROUNDS, TOKENS = 5, 96
 CALLERS = (1, 4, 16)
 
 
