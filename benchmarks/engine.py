@@ -14,7 +14,7 @@ from rich.table import Table
 
 from benchmarks.processes import free_port, process, wait_http
 
-ROUNDS, TOKENS = 5, 96
+ROUNDS, TOKENS = 5, 64
 CALLERS = (1, 4, 16)
 
 
@@ -45,7 +45,7 @@ async def _compare(
 ) -> list[tuple[int, list[tuple[float, float]], list[tuple[float, float]]]]:
     rows = []
     async with (
-        aiohttp.ClientSession(connector=aiohttp.UnixConnector(engine, limit=0)) as direct,
+        aiohttp.ClientSession(connector=aiohttp.UnixConnector(engine, limit=0, force_close=True)) as direct,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as gateway,
     ):
         await _load(direct, "http://engine", "", 2)
