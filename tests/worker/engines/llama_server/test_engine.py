@@ -227,18 +227,18 @@ def test_a_hung_engine_is_replaced(start: Callable[..., Any], smollm2: Path, con
 
 def test_a_busy_engine_is_left_alone(start: Callable[..., Any], smollm2: Path) -> None:
     """Far more callers than slots, and a probe that has to wait behind them: no reason to kill it."""
-    worker = start(*arguments(smollm2, "--option", "slots=1", "--health-interval", "0.1", "--health-timeout", "10"))
+    worker = start(*arguments(smollm2, "--option", "slots=1", "--health-interval", "0.1", "--health-timeout", "5"))
     worker.until_state("ready")
     engine = worker.socket.with_name("w-engine.sock")
     body = {"prompt": "Once upon a time", "max_tokens": 12, "ignore_eos": True}
     answers: list[int] = []
     callers = [
         threading.Thread(target=lambda: answers.append(worker.call("POST", "/v1/completions", body, at=engine)[0]))
-        for _ in range(100)
+        for _ in range(40)
     ]
     for caller in callers:
         caller.start()
     for caller in callers:
         caller.join(60)
-    assert answers == [200] * 100
-    assert worker.metric("tokenworks_worker_restarts") == 0
+    assert worker.metric("tokenworks_worker_restarts") == 0, worker.log.read_text()
+    assert answers == [200] * 40

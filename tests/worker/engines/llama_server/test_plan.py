@@ -54,7 +54,7 @@ def test_the_child_gets_exactly_these_parameters(smollm2: Path) -> None:
         "from tokenworks.worker.engines.llama_server.plan import Plan\n"
         "p = parameters(msgspec.json.decode(sys.stdin.buffer.read(), type=Plan))\n"
         "names = 'cache_ram_mib cache_idle_slots kv_unified cont_batching n_parallel n_ctx n_batch n_ubatch use_jinja "
-        "endpoint_slots endpoint_props endpoint_metrics ui api_keys hostnames'.split()\n"
+        "n_threads_http endpoint_slots endpoint_props endpoint_metrics ui api_keys hostnames'.split()\n"
         "print(json.dumps({name: getattr(p, name) for name in names} | {'alias': sorted(p.model_alias),\n"
         "    'threads': [p.cpuparams.n_threads, p.cpuparams_batch.n_threads],\n"
         "    'poll': [int(p.cpuparams.poll), int(p.cpuparams_batch.poll)]}))\n"
@@ -70,6 +70,7 @@ def test_the_child_gets_exactly_these_parameters(smollm2: Path) -> None:
     assert found["alias"] == ["m"]
     assert found["api_keys"] == ["t"]
     assert found["hostnames"] == ["/tmp/unused.sock"]
+    assert found["n_threads_http"] >= 3 + 256  # a queue of callers must leave threads for the looks at its health
     assert found["threads"] == [2, 2]
     assert found["poll"] == [7, 7]
     assert found["use_jinja"] is found["endpoint_metrics"] is True
