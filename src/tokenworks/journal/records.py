@@ -7,17 +7,35 @@ batch may be delivered any number of times. Fields are only ever added, with a d
 
 import msgspec
 
+from tokenworks.core.usage import KINDS, Usage
+
 VERSION = 1
 
 
 class UsageRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Disjoint input kinds, as core.usage.Usage."""
+    """The fields of core.usage.Usage, in its order."""
 
     input: int = 0
     cached_input: int = 0
     cache_write: int = 0
     output: int = 0
     reasoning: int = 0
+    cache_write_1h: int = 0
+    input_audio: int = 0
+    input_image: int = 0
+    output_audio: int = 0
+    output_image: int = 0
+    priced_requests: int = 0
+    audio_ms: int = 0
+    images: int = 0
+    gpu_ms: int = 0
+
+    @classmethod
+    def of(cls, usage: Usage) -> "UsageRecord":
+        return cls(*[getattr(usage, kind) for kind in KINDS])
+
+    def usage(self) -> Usage:
+        return Usage(*[getattr(self, kind) for kind in KINDS])
 
 
 class Opened(msgspec.Struct, tag="opened", frozen=True, omit_defaults=True):
@@ -48,14 +66,20 @@ class Progress(msgspec.Struct, tag="progress", frozen=True, omit_defaults=True):
     attempt: int
     usage: UsageRecord
     charge: int = 0
+    cost: int = 0
+    price: str = ""
+    cost_price: str = ""
 
 
 class Settled(msgspec.Struct, tag="settled", frozen=True, omit_defaults=True):
     """The attempt is over, exactly once.
 
-    `outcome`: completed | cancelled (the caller left) | failed (no charge) | lost (settled at a restart).
-    `charge` is nano-dollars. `first_token_ns` and `duration_ns` count from `Opened`.
+    `outcome`: completed | cancelled (the caller left) | failed | overtaken (another attempt at the same request
+    answered first) | lost (settled at a restart). `first_token_ns` and `duration_ns` count from `Opened`.
     `estimated` says that the upstream reported no usage and we counted.
+
+    Money is nano-dollars. `usage` is what the caller is billed for and `charge` what that costs them: nothing, for an
+    attempt that failed or was overtaken. `cost` is what the attempt costs us, however it ended.
     """
 
     request_id: str
@@ -70,6 +94,17 @@ class Settled(msgspec.Struct, tag="settled", frozen=True, omit_defaults=True):
     first_token_ns: int = 0
     duration_ns: int = 0
     estimated: bool = False
+    cost: int = 0
+    price: str = ""
+    """The version of the price that `charge` was computed with; "" when nothing was charged."""
+    cost_price: str = ""
+    """The same for `cost`."""
+    tier: str = ""
+    """The service tier of the answer, where the upstream tells another than was asked for."""
+    reported: UsageRecord | None = None
+    """What the upstream reported, where that is not `usage`."""
+    counted: UsageRecord | None = None
+    """What we counted ourselves, where it differs from the report by more than 1 %."""
 
 
 Record = Opened | Progress | Settled

@@ -42,15 +42,19 @@ class OpenAttempts:
 
 
 def _lost(attempt: Attempt, progress: Progress | None, now_ns: int) -> Settled:
+    reached = progress or Progress(*attempt, UsageRecord())
     return Settled(
         *attempt,
         at=now_ns,
         outcome="lost",
-        usage=progress.usage if progress else UsageRecord(),
-        charge=progress.charge if progress else 0,
+        usage=reached.usage,
+        charge=reached.charge,
         status=500,
         error="the gateway stopped before the attempt ended",
         estimated=progress is not None,
+        cost=reached.cost,
+        price=reached.price,
+        cost_price=reached.cost_price,
     )
 
 

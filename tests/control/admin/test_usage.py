@@ -2,6 +2,7 @@
 
 import pytest
 
+from tokenworks.core.usage import KINDS
 from tokenworks.journal import framing
 
 START = 1_600_000_000
@@ -50,10 +51,16 @@ def test_every_field_of_a_row(recorded):
         "status": 200,
         "error": "",
         "finish_reason": "stop",
-        "usage": {"input": 7, "cached_input": 1, "cache_write": 2, "output": 99, "reasoning": 3},
+        "usage": dict.fromkeys(KINDS, 0)
+        | {"input": 7, "cached_input": 1, "cache_write": 2, "output": 99, "reasoning": 3},
         "estimated": True,
         "charge": 990,
         "charge_usd": "0.00000099",
+        "cost": 0,
+        "price": "",
+        "cost_price": "",
+        "reported": None,
+        "counted": None,
         "first_token_ns": 5,
         "duration_ns": 1_000_000_000,
     }

@@ -3,6 +3,7 @@
 import asyncio
 from itertools import pairwise
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,6 +32,8 @@ def attempt_records(draw, number):
     if flag:
         tokens = UsageRecord(*draw(st.tuples(*[COUNT] * 5)))
         fields = {"status": 502, "error": text, "finish_reason": text, "first_token_ns": 1, "duration_ns": draw(COUNT)}
+        fields |= {"tier": draw(st.sampled_from(["", "default", "flex"])), "price": text, "cost": draw(COUNT)}
+        fields |= {"counted": draw(st.sampled_from([None, tokens])), "reported": draw(st.sampled_from([None, tokens]))}
         records.append(Settled(request, attempt, 2 * 10**18, "lost", tokens, draw(COUNT), estimated=True, **fields))
     return records
 
@@ -77,9 +80,21 @@ def test_a_row_holds_every_field(with_database, make):
     row = with_database(lambda database: _rows(database, [[make.opened(1), make.progress(1, 5), make.settled(1)]]))[0]
     opened, settled = make.opened(1), make.settled(1)
     who = [getattr(opened, name) for name in Opened.__struct_fields__]
-    tokens = (7, 1, 2, 99, 3)
+    tokens = (7, 1, 2, 99, 3, *[0] * 9)
     end = (settled.status, settled.error, settled.finish_reason, settled.first_token_ns, settled.duration_ns, True)
-    assert row == (*who, settled.at, settled.outcome, *tokens, settled.charge, *end, True)
+    money = (settled.charge, settled.cost, settled.price, settled.cost_price, None, None)
+    assert row == (*who, settled.at, settled.outcome, *tokens, *money, *end, True)
+
+
+def test_other_counts_are_kept_as_json(with_database, make):
+    other = UsageRecord(input=9, output=100)
+    settled = msgspec.structs.replace(make.settled(1), reported=other, tier="flex", cost=7, price="p1", cost_price="c1")
+    for batch in ([make.opened(1), settled, make.opened(1)], [settled, make.opened(1)]):
+        (row,) = with_database(lambda database, batch=batch: _rows(database, [[record] for record in batch]))
+        named = dict(zip(usage.c.keys(), row, strict=True))
+        assert msgspec.json.decode(named["reported"], type=UsageRecord) == other
+        assert (named["counted"], named["tier"]) == (None, "flex")
+        assert (named["cost"], named["price"], named["cost_price"]) == (7, "p1", "c1")
 
 
 def test_the_first_settlement_stands(with_database, make):

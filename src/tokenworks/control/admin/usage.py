@@ -19,13 +19,22 @@ UnixSeconds = Annotated[int | None, Query(ge=0, lt=2**33)]
 
 
 class Tokens(BaseModel):
-    """Disjoint kinds of input; `reasoning` is a part of `output`."""
+    """Disjoint kinds of tokens, of which others are parts, and the units that are sold beside them."""
 
-    input: int
-    cached_input: int
-    cache_write: int
-    output: int
-    reasoning: int
+    input: int = Field(0, description="Neither read from nor written to a prompt cache.")
+    cached_input: int = 0
+    cache_write: int = 0
+    output: int = 0
+    reasoning: int = Field(0, description="A part of `output`.")
+    cache_write_1h: int = Field(0, description="A part of `cache_write`: kept for an hour or longer.")
+    input_audio: int = Field(0, description="A part of `input`.")
+    input_image: int = Field(0, description="A part of `input`.")
+    output_audio: int = Field(0, description="A part of `output`.")
+    output_image: int = Field(0, description="A part of `output`.")
+    priced_requests: int = Field(0, description="Requests whose price has a fee for each.")
+    audio_ms: int = Field(0, description="Milliseconds of audio, where they are priced.")
+    images: int = 0
+    gpu_ms: int = Field(0, description="Milliseconds of a GPU, where they are priced.")
 
 
 class Attempt(BaseModel):
@@ -54,6 +63,11 @@ class Attempt(BaseModel):
     estimated: bool
     charge: int = Field(description="Nano-dollars.")
     charge_usd: str = Field(description="The same in USD, exact decimal text.")
+    cost: int | None = Field(description="What the attempt cost us, in nano-dollars. Only the operator sees it.")
+    price: str = Field(description="The version of the price that was charged.")
+    cost_price: str | None = Field(description="The version of our own price. Only the operator sees it.")
+    reported: Tokens | None = Field(description="What the upstream reported, where that is not `usage`.")
+    counted: Tokens | None = Field(description="What we counted, where the report differs by more than 1 %.")
     first_token_ns: int | None
     duration_ns: int | None
 
@@ -66,6 +80,7 @@ class Totals(BaseModel):
     usage: Tokens
     charge: int
     charge_usd: str
+    cost: int | None = Field(description="Nano-dollars. Only the operator sees it.")
 
 
 class UsagePage(BaseModel):
@@ -94,9 +109,9 @@ async def list_attempts(
         if rows is None:
             raise InvalidRequest(f"after: there is no attempt {after!r}.", param="after")
         sums = await usage.totals(connection, chosen)
-    data = [_attempt(row) for row in rows[:limit]]
+    data = [_attempt(row, actor.is_operator) for row in rows[:limit]]
     last_id = data[-1].id if data else None
-    return UsagePage(data=data, has_more=len(rows) > limit, last_id=last_id, totals=_totals(sums))
+    return UsagePage(data=data, has_more=len(rows) > limit, last_id=last_id, totals=_totals(sums, actor.is_operator))
 
 
 def _cursor(after: str | None) -> tuple[str, int] | None:
@@ -108,9 +123,10 @@ def _cursor(after: str | None) -> tuple[str, int] | None:
     return request_id, int(attempt)
 
 
-def _attempt(row: Mapping[str, Any]) -> Attempt:
+def _attempt(row: Mapping[str, Any], costs: bool) -> Attempt:
     tokens = {name: row[name] for name in Tokens.model_fields}
     derived = {"id", "object", "opened_at", "settled_at", "outcome", "usage", "estimated", "charge_usd"}
+    derived |= {"reported", "counted", "cost", "cost_price"}
     return Attempt(
         id=f"{row['request_id']}:{row['attempt']}",
         opened_at=row["opened_ns"] // 1_000_000_000,
@@ -119,18 +135,27 @@ def _attempt(row: Mapping[str, Any]) -> Attempt:
         usage=Tokens(**tokens),
         estimated=bool(row["estimated"]),
         charge_usd=nano_to_usd(row["charge"]),
+        cost=row["cost"] if costs else None,
+        cost_price=row["cost_price"] if costs else None,
+        reported=_tokens(row["reported"]),
+        counted=_tokens(row["counted"]),
         **{name: row[name] for name in Attempt.model_fields if name not in derived},
     )
 
 
-def _totals(sums: Iterable[Mapping[str, Any]]) -> Totals:
+def _tokens(text: str | None) -> Tokens | None:
+    return None if text is None else Tokens.model_validate_json(text)
+
+
+def _totals(sums: Iterable[Mapping[str, Any]], costs: bool) -> Totals:
     sums = list(sums)
     total = {name: sum(int(row[name]) for row in sums) for name in usage.COUNTS}
-    charge = total.pop("charge")
+    charge, cost = total.pop("charge"), total.pop("cost")
     return Totals(
         attempts=sum(row["attempts"] for row in sums),
         outcomes={row["outcome"] or "open": row["attempts"] for row in sums},
         usage=Tokens(**total),
         charge=charge,
         charge_usd=nano_to_usd(charge),
+        cost=cost if costs else None,
     )

@@ -8,23 +8,27 @@ from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import Any, Protocol
 
+import msgspec
 from sqlalchemy import Column, bindparam, case, literal_column, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Dialect
 
 from tokenworks.control.storage import rollup
 from tokenworks.control.storage.tables import api_keys, gateway_positions, usage
-from tokenworks.journal.records import Opened, Progress, Record, Settled
+from tokenworks.core.usage import KINDS
+from tokenworks.journal.records import Opened, Progress, Record, Settled, UsageRecord
 
 LARGEST = 2**63 - 1
 LAST_USED_SECONDS = 60
 """`last_used_at` is this coarse, so that a busy key's row is not rewritten with every batch."""
 
 ZERO: Any = literal_column("0")  # a bound 0 would be a parameter without an attribute
+EMPTY: Any = literal_column("''")
 _INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 _IDENTITY = {"request_id": "request_id", "attempt": "attempt"}
-_COUNTS = ("input", "cached_input", "cache_write", "output", "reasoning")
-_COUNTED = {**{count: f"usage.{count}" for count in _COUNTS}, "charge": "charge"}
+_COUNTED = {**{kind: f"usage.{kind}" for kind in KINDS}, "charge": "charge", "cost": "cost"}
+_PRICED = ("price", "cost_price")
+_OTHER = ("reported", "counted")
 _ENDED = ("outcome", "status", "error", "finish_reason", "first_token_ns", "duration_ns", "estimated")
 _WHO_AND_WHERE = (
     "key_id", "project_id", "organization_id", "protocol", "model", "upstream", "provider", "upstream_model", "stream",
@@ -33,8 +37,8 @@ _WHO_AND_WHERE = (
 
 # Column -> attribute of the record.
 OPENED = {**_IDENTITY, "opened_ns": "at", **{name: name for name in _WHO_AND_WHERE}}
-PROGRESS = {**_IDENTITY, **_COUNTED}
-SETTLED = {**_IDENTITY, "settled_ns": "at", **_COUNTED, **{name: name for name in _ENDED}}
+PROGRESS = {**_IDENTITY, **_COUNTED, **{name: name for name in _PRICED}}
+SETTLED = {**_IDENTITY, "settled_ns": "at", **_COUNTED, **{name: name for name in (*_PRICED, *_ENDED, "tier", *_OTHER)}}
 
 
 class _Row(Protocol):
@@ -49,7 +53,8 @@ class AttemptWriter:
         self._insert = insert
         self._opened = _compile(_upsert_opened(insert), OPENED, dialect)
         self._progress = _compile(_upsert_progress(insert), PROGRESS, dialect)
-        self._settled = _compile(_upsert_settled(insert), SETTLED, dialect)
+        statement, plain = _compile(_upsert_settled(insert), SETTLED, dialect)
+        self._settled = statement, _with_counts(plain)
 
     def write(self, connection: Connection, records: Sequence[Record]) -> None:
         opened = [record for record in records if type(record) is Opened]
@@ -97,18 +102,20 @@ def _values(columns: Iterable[str]) -> dict[str, Any]:
 def _upsert_opened(insert: Any) -> Any:
     statement = insert(usage).values(_values(OPENED))
     new = {name: statement.excluded[name] for name in OPENED if name not in _IDENTITY}
+    told = usage.c.settled_ns.is_not(None) & (usage.c.tier != EMPTY)
+    new["tier"] = case((told, usage.c.tier), else_=statement.excluded.tier)
     return statement.on_conflict_do_update(index_elements=list(_IDENTITY), set_=new)
 
 
 def _upsert_progress(insert: Any) -> Any:
     """Usage of one attempt only grows, so whichever report is the larger is the later."""
     statement = insert(usage).values({**_values(PROGRESS), "opened_ns": ZERO})
-    order = ("output", "charge", "reasoning", "input", "cached_input", "cache_write")
+    order = ("output", "charge", *(kind for kind in KINDS if kind != "output"), "cost")
 
     def report(table: Any) -> Any:
         return tuple_(*(table[name] for name in order))
 
-    new = {name: statement.excluded[name] for name in _COUNTED}
+    new = {name: statement.excluded[name] for name in PROGRESS if name not in _IDENTITY}
     later = usage.c.settled_ns.is_(None) & (report(usage.c) < report(statement.excluded))
     return statement.on_conflict_do_update(index_elements=list(_IDENTITY), set_=new, where=later)
 
@@ -120,6 +127,7 @@ def _upsert_settled(insert: Any) -> Any:
     statement = insert(usage).values({**values, "opened_ns": began})
     new = {name: statement.excluded[name] for name in SETTLED if name not in _IDENTITY}
     new["opened_ns"] = case((usage.c.opened_ns == ZERO, statement.excluded.opened_ns), else_=usage.c.opened_ns)
+    new["tier"] = case((statement.excluded.tier != EMPTY, statement.excluded.tier), else_=usage.c.tier)
     return statement.on_conflict_do_update(index_elements=list(_IDENTITY), set_=new, where=usage.c.settled_ns.is_(None))
 
 
@@ -128,6 +136,21 @@ def _compile(statement: Any, attributes: dict[str, str], dialect: Dialect) -> tu
     compiled = statement.compile(dialect=dialect)
     row: Any = attrgetter(*(attributes[name] for name in compiled.positiontup))
     return str(compiled), row
+
+
+def _with_counts(plain: _Row) -> _Row:
+    """The few settlements that hold other counts hold them as JSON."""
+
+    def row(record: Any, /) -> tuple[Any, ...]:
+        values = plain(record)
+        if record.reported is None and record.counted is None:
+            return values
+        return tuple(_JSON(value).decode() if isinstance(value, UsageRecord) else value for value in values)
+
+    return row
+
+
+_JSON = msgspec.json.Encoder().encode
 
 
 def _touch_keys(connection: Connection, opened: Sequence[Any]) -> None:

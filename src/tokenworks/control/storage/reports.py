@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import case, func, select
+from sqlalchemy import Column, ColumnElement, case, func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tokenworks.control.storage.rollup import COUNTS, HOUR
 from tokenworks.control.storage.tables import usage, usage_hourly
 
 _NANO = 1_000_000_000
-FAILED = "failed"
+UNANSWERED = ("failed", "overtaken")
 EMBEDDING = "%embed%"
 """In the name of every protocol and dialect that embeds."""
 
@@ -37,10 +37,10 @@ async def buckets(connection: AsyncConnection, question: Question) -> list[Mappi
     moment = usage_hourly.c.hour if hourly else usage.c.opened_ns
     scale = 1 if hourly else _NANO
     bucket = (moment // (question.width * scale) * question.width).label("bucket")
-    answered = table.c.outcome != FAILED
+    answered = table.c.outcome.not_in(UNANSWERED)
     attempts = usage_hourly.c.attempts if hourly else 1
     requests = func.sum(case((answered, attempts), else_=0)).label("requests")
-    groups = [table.c[name] for name in question.group_by]
+    groups = [_group(table.c[name]) for name in question.group_by]
     query = (
         select(bucket, *groups, requests, *(func.sum(table.c[name]).label(name) for name in COUNTS[1:]))
         .where(table.c.organization_id == question.organization_id)
@@ -56,3 +56,11 @@ async def buckets(connection: AsyncConnection, question: Question) -> list[Mappi
         embeds = table.c.protocol.like(EMBEDDING)
         query = query.where(embeds if question.embeddings else ~embeds)
     return [dict(row) for row in (await connection.execute(query)).mappings()]
+
+
+def _group(column: Column[Any]) -> ColumnElement[Any]:
+    """An upstream may tell that it answered at the default tier; for most attempts nobody says so."""
+    if column.name != "tier":
+        return column
+    default: Any = literal_column("'default'")
+    return case((column == default, literal_column("''")), else_=column).label("tier")

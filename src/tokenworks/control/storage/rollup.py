@@ -6,9 +6,11 @@ arrived. From then on its row does not change any more, so the sums are exact ho
 
 from sqlalchemy.engine import Connection
 
+from tokenworks.core.usage import KINDS
+
 HOUR = 3600
 DIMENSIONS = ("organization_id", "hour", "project_id", "key_id", "model", "protocol", "batch", "tier", "outcome")
-COUNTS = ("attempts", "input", "cached_input", "cache_write", "output", "reasoning", "charge")
+COUNTS = ("attempts", *KINDS, "charge", "cost")
 
 # `rolled = 0` and `NOT rolled` are the words of the partial index, which serves only them.
 _COMPLETE = "settled_ns IS NOT NULL AND organization_id <> ''"

@@ -20,6 +20,8 @@ from sqlalchemy import (
     text,
 )
 
+from tokenworks.core.usage import KINDS
+
 # Constraints have names, so that a later migration can drop them on any database.
 metadata = MetaData(
     naming_convention={
@@ -224,12 +226,13 @@ usage = Table(
     Column("tier", Text, nullable=False, server_default=""),
     Column("settled_ns", BigInteger),  # NULL: still running, or its gateway died and has not replayed yet
     Column("outcome", Text),
-    Column("input", BigInteger, nullable=False, server_default="0"),
-    Column("cached_input", BigInteger, nullable=False, server_default="0"),
-    Column("cache_write", BigInteger, nullable=False, server_default="0"),
-    Column("output", BigInteger, nullable=False, server_default="0"),
-    Column("reasoning", BigInteger, nullable=False, server_default="0"),
-    Column("charge", BigInteger, nullable=False, server_default="0"),
+    *(Column(kind, BigInteger, nullable=False, server_default="0") for kind in KINDS),  # what the caller is billed for
+    Column("charge", BigInteger, nullable=False, server_default="0"),  # what the caller pays
+    Column("cost", BigInteger, nullable=False, server_default="0"),  # what we pay
+    Column("price", Text, nullable=False, server_default=""),  # the versions that both were computed with
+    Column("cost_price", Text, nullable=False, server_default=""),
+    Column("reported", Text),  # JSON of a UsageRecord: the upstream's own report, where it is not what is billed
+    Column("counted", Text),  # the same: our own count, where it differs from the report
     Column("status", BigInteger),
     Column("error", Text),
     Column("finish_reason", Text),
@@ -257,12 +260,7 @@ usage_hourly = Table(
     Column("tier", Text, primary_key=True),
     Column("outcome", Text, primary_key=True),
     Column("attempts", BigInteger, nullable=False),
-    Column("input", BigInteger, nullable=False),
-    Column("cached_input", BigInteger, nullable=False),
-    Column("cache_write", BigInteger, nullable=False),
-    Column("output", BigInteger, nullable=False),
-    Column("reasoning", BigInteger, nullable=False),
-    Column("charge", BigInteger, nullable=False),
+    *(Column(name, BigInteger, nullable=False, server_default="0") for name in (*KINDS, "charge", "cost")),
     Index("ix_usage_hourly_hour", "hour"),
 )
 

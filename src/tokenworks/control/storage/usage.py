@@ -8,8 +8,9 @@ from sqlalchemy import Select, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tokenworks.control.storage.tables import usage
+from tokenworks.core.usage import KINDS
 
-COUNTS = ("input", "cached_input", "cache_write", "output", "reasoning", "charge")
+COUNTS = (*KINDS, "charge", "cost")
 _NANO = 1_000_000_000
 
 

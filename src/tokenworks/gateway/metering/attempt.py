@@ -1,7 +1,7 @@
 """Steps 8 and 9 of a request, for one attempt: watch what goes by, then settle it in the journal exactly once."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tokenworks.core.caller import Caller
 from tokenworks.core.errors import TokenworksError
@@ -36,8 +36,14 @@ class Meter:
     journal: Journal
     metrics: Metrics
 
-    def open(self, asked: "Asked", number: int, target: Target, upstream: UpstreamRecord) -> "Attempt":
-        """Journal that an attempt is about to leave. JournalFull when there is no room to bill it."""
+    def open(
+        self, asked: "Asked", number: int, target: Target, upstream: UpstreamRecord, *, carried: int = 0
+    ) -> "Attempt":
+        """Journal that an attempt is about to leave. JournalFull when there is no room to bill it.
+
+        `carried`: tokens of output that reached the caller from earlier attempts, which this one reads as input and
+        continues. They are billed as output, once, with the attempt that ends the answer.
+        """
         caller, request = asked.caller, asked.request
         record = Opened(
             request_id=asked.request_id,
@@ -55,11 +61,13 @@ class Meter:
         )
         self.journal.append(record)
         self.journal.flush()
-        return Attempt(self, record, asked, target)
+        return Attempt(self, record, asked, target, carried)
 
 
 class Attempt:
-    def __init__(self, meter: Meter, opened: Opened, asked: Asked, target: Target) -> None:
+    """`complete`, `cancel`, `fail` and `lose` end it; the first of them stands."""
+
+    def __init__(self, meter: Meter, opened: Opened, asked: Asked, target: Target, carried: int) -> None:
         self.observation = Observation(clock=self.clock)
         self.provider = opened.provider
         self.settled: Settled | None = None
@@ -67,18 +75,20 @@ class Attempt:
         self._opened = opened
         self.asked = asked
         self._target = target
+        self._carried = carried
         self._begun = time.perf_counter_ns()
         self._first_ns = 0
         self._noted_deltas = 0
 
     @property
     def usage(self) -> Usage:
-        """What the upstream reported, or our own estimate of what went by so far."""
+        """What the caller is to be billed for so far: what the upstream reported, or our own estimate."""
         seen = self.observation
         if seen.usage is not None:
-            return seen.usage
-        answered = seen.deltas > 0 or bool(seen.finish_reasons)
-        return Usage(input=len(self.asked.request.body) // BYTES_PER_TOKEN if answered else 0, output=seen.deltas)
+            return _continued(seen.usage, self._carried) if self._carried else seen.usage
+        answered = seen.deltas > 0 or bool(seen.finish_reasons) or self._carried > 0
+        size = len(self.asked.request.body) // BYTES_PER_TOKEN
+        return Usage(input=size if answered else 0, output=seen.deltas + self._carried)
 
     def clock(self) -> Timing:
         now = time.perf_counter_ns() - self._begun
@@ -96,7 +106,7 @@ class Attempt:
             self._noted_deltas = self.observation.deltas
             usage = self.usage
             opened = self._opened
-            record = Progress(opened.request_id, opened.attempt, _record(usage), self._charge(usage))
+            record = Progress(opened.request_id, opened.attempt, UsageRecord.of(usage), self._charge(usage))
             self._meter.journal.append(record)
             self._meter.journal.flush()
 
@@ -112,25 +122,31 @@ class Attempt:
         """A failed attempt costs the caller nothing and is recorded."""
         return self._settle("failed", Usage(), status=error.status, error=error.code)
 
+    def lose(self) -> Settled:
+        """Another attempt at the same request answered first: this one costs the caller nothing."""
+        return self._settle("overtaken", Usage(), status=499)
+
     def _settle(
         self, outcome: str, usage: Usage, *, status: int = 200, error: str = "", finish_reason: str = ""
     ) -> Settled:
         if self.settled is not None:
             return self.settled
         opened = self._opened
+        reported = self.observation.usage
         self.settled = Settled(
             request_id=opened.request_id,
             attempt=opened.attempt,
             at=time.time_ns(),
             outcome=outcome,
-            usage=_record(usage),
+            usage=UsageRecord.of(usage),
             charge=self._charge(usage),
             status=status,
             error=error,
             finish_reason=finish_reason,
             first_token_ns=self._first_ns,
             duration_ns=time.perf_counter_ns() - self._begun,
-            estimated=outcome != "failed" and self.observation.usage is None,
+            estimated=reported is None and usage != Usage(),
+            reported=None if reported in (None, usage) else UsageRecord.of(reported),
         )
         self._meter.journal.append(self.settled)
         self._meter.journal.flush()
@@ -164,5 +180,11 @@ class Attempt:
                 metrics.inter_token_latency.labels(model).observe(gap / 1e9)
 
 
-def _record(usage: Usage) -> UsageRecord:
-    return UsageRecord(usage.input, usage.cached_input, usage.cache_write, usage.output, usage.reasoning)
+def _continued(reported: Usage, carried: int) -> Usage:
+    """What earlier attempts wrote is output to the caller, wherever the last one's report counts it as input."""
+    rest = carried
+    kinds = {}
+    for kind in ("input", "cache_write", "cached_input"):
+        kinds[kind] = max(getattr(reported, kind) - rest, 0)
+        rest -= getattr(reported, kind) - kinds[kind]
+    return replace(reported, output=reported.output + carried, **kinds)

@@ -131,6 +131,8 @@ def _completions(row: Any) -> CompletionsResult:
         input_cached_tokens=row["cached_input"],
         input_cache_write_tokens=row["cache_write"],
         output_tokens=row["output"],
+        input_audio_tokens=row["input_audio"],
+        output_audio_tokens=row["output_audio"],
         num_model_requests=row["requests"],
         batch=row.get("batch"),
         service_tier=(row["tier"] or "default") if "tier" in row else None,

@@ -54,13 +54,7 @@ class Hold:
         if self._open:
             self._open = False
             done = [attempt.settled for attempt in self.attempts if attempt.settled is not None]
-            used = [Usage(s.usage.input, s.usage.cached_input, s.usage.cache_write, s.usage.output) for s in done]
-            total = Usage(
-                sum(usage.input for usage in used),
-                sum(usage.cached_input for usage in used),
-                sum(usage.cache_write for usage in used),
-                sum(usage.output for usage in used),
-            )
+            total = sum((settled.usage.usage() for settled in done), Usage())
             charge = sum(settled.charge for settled in done)
             actual = {name: amount(limit.kind, total, charge) for limit, name in self._limits}
             await self._admission.end(self._request_id, actual)
