@@ -40,6 +40,9 @@ ALLOWED: Mapping[str, frozenset[Role]] = {
     "spend.write": frozenset({Role.OPERATOR, Role.OWNER, Role.BILLING}),
     "usage.read": EVERYBODY,
     "costs.read": EVERYBODY - {Role.MEMBER},
+    "billing.read": EVERYBODY - {Role.MEMBER},
+    "billing.pay": frozenset({Role.OPERATOR, Role.OWNER, Role.BILLING}),
+    "billing.write": frozenset({Role.OPERATOR}),
     "admin_keys.read": MANAGERS,
     "admin_keys.write": MANAGERS,
     "audit.read": MANAGERS,
@@ -140,6 +143,9 @@ WriteLimits = Annotated[Actor, Depends(Needs("limits.write"))]
 WriteSpend = Annotated[Actor, Depends(Needs("spend.write"))]
 ReadUsage = Annotated[Actor, Depends(Needs("usage.read"))]
 ReadCosts = Annotated[Actor, Depends(Needs("costs.read"))]
+ReadBilling = Annotated[Actor, Depends(Needs("billing.read"))]
+PayBilling = Annotated[Actor, Depends(Needs("billing.pay"))]
+WriteBilling = Annotated[Actor, Depends(Needs("billing.write"))]
 ReadAdminKeys = Annotated[Actor, Depends(Needs("admin_keys.read"))]
 WriteAdminKeys = Annotated[Actor, Depends(Needs("admin_keys.write"))]
 ReadAudit = Annotated[Actor, Depends(Needs("audit.read"))]

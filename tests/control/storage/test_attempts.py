@@ -56,7 +56,8 @@ async def _rows(database, batches):
         await database.write_batch(lambda connection, batch=batch: writer.write(connection, batch))
     async with database.read() as connection:
         order = (usage.c.request_id, usage.c.attempt)
-        return [tuple(row) for row in await connection.execute(select(usage).order_by(*order))]
+        columns = [column for column in usage.c if column.name != "posting"]  # a random number
+        return [tuple(row) for row in await connection.execute(select(*columns).order_by(*order))]
 
 
 def test_any_delivery_gives_the_same_rows(tmp_path):
@@ -91,7 +92,7 @@ def test_other_counts_are_kept_as_json(with_database, make):
     settled = msgspec.structs.replace(make.settled(1), reported=other, tier="flex", cost=7, price="p1", cost_price="c1")
     for batch in ([make.opened(1), settled, make.opened(1)], [settled, make.opened(1)]):
         (row,) = with_database(lambda database, batch=batch: _rows(database, [[record] for record in batch]))
-        named = dict(zip(usage.c.keys(), row, strict=True))
+        named = dict(zip(usage.c.keys()[:-1], row, strict=True))
         assert msgspec.json.decode(named["reported"], type=UsageRecord) == other
         assert (named["counted"], named["tier"]) == (None, "flex")
         assert (named["cost"], named["price"], named["cost_price"]) == (7, "p1", "c1")

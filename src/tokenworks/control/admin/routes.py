@@ -1,6 +1,7 @@
 """Every route of the admin API. One file per noun; whatever is added here is held to access.py by a test."""
 
 from tokenworks.control.admin import keys, limits, models, organizations, usage
+from tokenworks.control.admin.billing import balance, credit, transactions
 from tokenworks.control.admin.organization import (
     admin_api_keys,
     audit_logs,
@@ -34,6 +35,9 @@ SLICES = (
     audit_logs,
     usage_by_time,
     costs,
+    balance,
+    transactions,
+    credit,
 )
 ROUTERS = tuple(slice_.router for slice_ in SLICES)
 PUBLIC = (invites.accepting,)

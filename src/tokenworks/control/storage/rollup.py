@@ -1,15 +1,19 @@
 """Sums of usage by the hour, so that no question about a month reads its attempts.
 
-An attempt is rolled up once, in the transaction that completes it: when both its `Opened` and its `Settled` have
-arrived. From then on its row does not change any more, so the sums are exact however often a batch is delivered.
+An attempt is rolled up and charged for once, in the transaction that completes it: when both its `Opened` and its
+`Settled` have arrived. From then on its row does not change any more, so the sums are exact however often a batch is
+delivered.
 """
 
 from sqlalchemy.engine import Connection
 
+from tokenworks.control.storage import charges
 from tokenworks.core.usage import KINDS
 
 HOUR = 3600
-DIMENSIONS = ("organization_id", "hour", "project_id", "key_id", "model", "protocol", "batch", "tier", "outcome")
+DIMENSIONS = (
+    "organization_id", "hour", "project_id", "key_id", "model", "protocol", "batch", "tier", "outcome", "price",
+)  # fmt: skip
 COUNTS = ("attempts", *KINDS, "charge", "cost")
 
 # `rolled = 0` and `NOT rolled` are the words of the partial index, which serves only them.
@@ -31,20 +35,36 @@ def _add(source: str) -> str:
     )
 
 
-_STATEMENTS = {
-    # The only writer, so nothing comes between the two.
-    "sqlite": (
-        _add(f"usage WHERE rolled = 0 AND {_COMPLETE}"),
-        f"UPDATE usage SET rolled = 1 WHERE rolled = 0 AND {_COMPLETE}",  # noqa: S608
-    ),
-    "postgresql": (
-        f"WITH taken AS (UPDATE usage SET rolled = true WHERE NOT rolled AND {_COMPLETE} "  # noqa: S608
-        f"RETURNING opened_ns, {_KEPT}, {', '.join(COUNTS[1:])}) {_add('taken')}",
-    ),
-}
+def _charged(source: str) -> str:
+    """Columns of `charges.Group`."""
+    return (
+        f"SELECT organization_id, project_id, key_id, model, {_HOUR} AS hour, count(*), "  # noqa: S608
+        f"CAST(sum(charge) AS BIGINT), CAST(sum(cost) AS BIGINT), max(settled_ns) FROM {source} "
+        "GROUP BY organization_id, project_id, key_id, model, hour"
+    )
+
+
+# SQLite has no data-changing WITH, but only one writer, so nothing comes between its statements.
+_SQLITE = (
+    _add(f"usage WHERE rolled = 0 AND {_COMPLETE}"),
+    _charged(f"usage WHERE rolled = 0 AND {_COMPLETE}"),
+    f"UPDATE usage SET rolled = 1, posting = ? WHERE rolled = 0 AND {_COMPLETE}",  # noqa: S608
+)
+_POSTGRESQL = (
+    f"WITH taken AS (UPDATE usage SET rolled = true, posting = $1 WHERE NOT rolled AND {_COMPLETE} "  # noqa: S608
+    f"RETURNING opened_ns, settled_ns, {_KEPT}, {', '.join(COUNTS[1:])}), added AS ({_add('taken')}) "
+    f"{_charged('taken')}"
+)
 
 
 def advance(connection: Connection) -> None:
     """Take up every attempt that is complete and was not yet."""
-    for statement in _STATEMENTS[connection.dialect.name]:
-        connection.exec_driver_sql(statement)
+    posting = charges.new_posting()
+    if connection.dialect.name == "sqlite":
+        add, charged, take = _SQLITE
+        connection.exec_driver_sql(add)
+        rows = connection.exec_driver_sql(charged).all()
+        connection.exec_driver_sql(take, (posting,))
+    else:
+        rows = connection.exec_driver_sql(_POSTGRESQL, (posting,)).all()
+    charges.post(connection, posting, [charges.Group(*row) for row in rows])

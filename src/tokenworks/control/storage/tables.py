@@ -12,7 +12,6 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     LargeBinary,
-    MetaData,
     Table,
     Text,
     UniqueConstraint,
@@ -20,17 +19,9 @@ from sqlalchemy import (
     text,
 )
 
+from tokenworks.control.storage import ledger_tables  # noqa: F401 -- on the same metadata
+from tokenworks.control.storage.metadata import metadata as metadata
 from tokenworks.core.usage import KINDS
-
-# Constraints have names, so that a later migration can drop them on any database.
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(column_0_label)s",
-        "uq": "uq_%(table_name)s_%(column_0_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
 
 organizations = Table(
     "organizations",
@@ -240,6 +231,7 @@ usage = Table(
     Column("duration_ns", BigInteger),
     Column("estimated", Boolean(create_constraint=False)),
     Column("rolled", Boolean(create_constraint=False), nullable=False, server_default=false()),  # in usage_hourly
+    Column("posting", BigInteger),  # the ledger's charges for it (storage/charges.py)
     Index("ix_usage_opened_ns", "opened_ns"),
     Index("ix_usage_organization", "organization_id", "opened_ns"),
     # Attempts under way, and what ingest has to roll up: always few.
@@ -259,6 +251,7 @@ usage_hourly = Table(
     Column("batch", Boolean(create_constraint=False), primary_key=True),
     Column("tier", Text, primary_key=True),
     Column("outcome", Text, primary_key=True),
+    Column("price", Text, primary_key=True),
     Column("attempts", BigInteger, nullable=False),
     *(Column(name, BigInteger, nullable=False, server_default="0") for name in (*KINDS, "charge", "cost")),
     Index("ix_usage_hourly_hour", "hour"),

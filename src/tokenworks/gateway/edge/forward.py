@@ -8,7 +8,7 @@ from tokenworks.gateway.edge.exchange import Exchange
 
 PREFIXES = ("/admin/", "/v1/organization/", "/docs", "/openapi.json")
 BODY_BYTES = 1024 * 1024
-_PASSED = {b"authorization", b"content-type", b"accept"}
+_PASSED = {b"authorization", b"content-type", b"accept", b"idempotency-key"}
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "content-type", "server", "date"}
 
 
