@@ -95,6 +95,11 @@ def test_nothing_is_rebound_globally_and_nothing_is_swallowed_silently() -> None
                 pytest.fail(f"{name(path)}:{node.lineno} is a bare except")
 
 
+def test_no_wait_swallows_a_cancellation() -> None:
+    """Before Python 3.12 asyncio.wait_for drops a cancellation that comes as its future is done."""
+    assert not [name(path) for path in FILES if "asyncio.wait_for(" in path.read_text()]
+
+
 def test_only_settings_read_the_environment() -> None:
     """Locations of a person's own machine (cache, terminal) are the command line's business."""
     allowed = re.compile(r"(^|/)settings\.py$|^cli/|^serve|^models/")

@@ -153,3 +153,10 @@ def test_a_gateway_that_stops_ends_what_it_runs(server: Any, wait_until: Any) ->
     wait_until(lambda: server.call("GET", "/readyz")[1]["status"] == "ready", "another gateway")
     _, found = server.call("GET", f"/v1/responses/{response['id']}")
     assert found["status"] == "completed"  # it had its time
+
+
+def test_a_run_that_ended_holds_up_nobody(server: Any, wait_until: Any) -> None:
+    ask = {"model": "echo", "input": "one two three", "background": True}
+    made = [server.call("POST", "/v1/responses", ask)[1]["id"] for _ in range(5)]
+    ended = [f'"id":"{each}","status":"completed"' for each in made]
+    wait_until(lambda: all(end in server.log("gateway") for end in ended), "every run to end")

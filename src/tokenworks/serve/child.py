@@ -76,7 +76,8 @@ class Child:
                 self._terminal.warn(f"{self.name} {reason}; starts again in {pause:g} s")
                 self._note(f"{reason}; starts again in {pause:g} s")
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopping.wait(), pause)
+                    async with asyncio.timeout(pause):
+                        await self._stopping.wait()
         finally:
             self._ended.set()
             self._log.close()
@@ -88,12 +89,14 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGTERM)  # asyncio's send_signal would reap it and lose its exit code
         try:
-            await asyncio.wait_for(self._ended.wait(), grace)
+            async with asyncio.timeout(grace):
+                await self._ended.wait()
         except TimeoutError:
             self._terminal.warn(f"{self.name} did not stop within {grace:g} s and is killed")
             self.kill()
             with contextlib.suppress(TimeoutError):  # not even SIGKILL ends a process that hangs in the kernel
-                await asyncio.wait_for(self._ended.wait(), LAST_WAIT)
+                async with asyncio.timeout(LAST_WAIT):
+                    await self._ended.wait()
 
     def kill(self) -> None:
         """At once, with everything it started."""

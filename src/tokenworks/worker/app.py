@@ -111,7 +111,8 @@ class Worker:
     async def _in_flight(self) -> int:
         """A dead engine has nothing running; one too busy to tell has something."""
         try:
-            return await asyncio.wait_for(self._engine.in_flight(), 1.0)
+            async with asyncio.timeout(1.0):
+                return await self._engine.in_flight()
         except EngineFailed:
             return 0
         except TimeoutError:

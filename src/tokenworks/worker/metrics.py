@@ -38,7 +38,8 @@ class Metrics:
 
     async def render(self) -> bytes:
         try:
-            own = await asyncio.wait_for(self._engine.metrics(), ENGINE_LIMIT)
+            async with asyncio.timeout(ENGINE_LIMIT):
+                own = await self._engine.metrics()
         except (EngineFailed, TimeoutError):
             own = ""
         return generate_latest(self.registry) + own.encode()

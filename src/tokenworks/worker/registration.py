@@ -34,12 +34,14 @@ class Registration:
             except ClientError as error:
                 self._note(error)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(status.changed.wait(), INTERVAL)
+                async with asyncio.timeout(INTERVAL):
+                    await status.changed.wait()
 
     async def end(self) -> None:
         """Best effort: control marks a silent replica by itself."""
         with contextlib.suppress(ClientError, TimeoutError):
-            await asyncio.wait_for(self._client.delete(self._path), 1.0)
+            async with asyncio.timeout(1.0):
+                await self._client.delete(self._path)
 
     def _record(self, engine: Engine, status: Status) -> dict[str, Any]:
         described = engine.describe()

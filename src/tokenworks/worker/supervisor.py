@@ -92,7 +92,8 @@ class Supervisor:
     async def _probe(self, before: float | None) -> str:
         """One token within the time; "" when it came, or when the engine was busy with others meanwhile."""
         try:
-            await asyncio.wait_for(self._engine.probe(), self._health.timeout)
+            async with asyncio.timeout(self._health.timeout):
+                await self._engine.probe()
         except TimeoutError:
             after = await self._progress()
             if after is None or after == before:
@@ -103,5 +104,6 @@ class Supervisor:
 
     async def _progress(self) -> float | None:
         with contextlib.suppress(TimeoutError, EngineFailed):
-            return await asyncio.wait_for(self._engine.progress(), self._health.timeout)
+            async with asyncio.timeout(self._health.timeout):
+                return await self._engine.progress()
         return None

@@ -69,7 +69,8 @@ class Webhooks:
                 except SQLAlchemyError as error:
                     log.error("webhooks cannot be read or noted: %s", describe(error))
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), LOOK_SECONDS)
+                    async with asyncio.timeout(LOOK_SECONDS):
+                        await self._woken.wait()
                 self._woken.clear()
 
     async def _due(self) -> list[Delivery]:

@@ -97,7 +97,8 @@ class Predictions:
                 asyncio.get_running_loop().call_later(life, run.cancel)
             if patience:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(run.ended.wait(), patience)
+                    async with asyncio.timeout(patience):
+                        await run.ended.wait()
         # A blocking client takes every status but `starting` for the last one.
         told = run.subject.body() if run.ended.is_set() or not patience else run.first.body
         await self._respond(exchange, 201, told)

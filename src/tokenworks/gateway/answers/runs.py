@@ -114,7 +114,8 @@ class Run:
         """Cancel it, and wait until that is saved with all that came before: control alone knows less."""
         self.cancel()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.done.wait(), CANCEL_SECONDS)
+            async with asyncio.timeout(CANCEL_SECONDS):
+                await self.done.wait()
 
     def stop(self) -> None:
         """The gateway ends: what has not ended has failed."""
@@ -194,7 +195,8 @@ class Run:
     async def _report(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), SAVE_SECONDS)
+                async with asyncio.timeout(SAVE_SECONDS):
+                    await self._hurry.wait()
             self._hurry.clear()
             # Not interrupted: a save that was cut off would leave open what control has.
             saving = asyncio.create_task(self._save_now(ended=False))

@@ -71,7 +71,8 @@ class Child:
         self._stopped = True
         self._signal(signal.SIGTERM)
         try:
-            await asyncio.wait_for(self._process.wait(), GRACE)
+            async with asyncio.timeout(GRACE):
+                await self._process.wait()
         except TimeoutError:
             await self.kill()
         await self._closed()

@@ -113,7 +113,8 @@ class WorkerProtocol:
 
     async def _health(self, receive: Receive, send: Send) -> None:
         try:
-            await asyncio.wait_for(self._engine.probe(), PROBE_LIMIT)
+            async with asyncio.timeout(PROBE_LIMIT):
+                await self._engine.probe()
         except (EngineFailed, EngineDied, TimeoutError) as error:
             raise Unavailable(f"The engine does not answer: {error or 'no token in time'}.") from error
         await answer_json(send, 200, {"status": "ok", "model": self._engine.setup.model, "version": wire.VERSION})
