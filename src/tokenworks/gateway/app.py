@@ -27,6 +27,7 @@ from tokenworks.gateway.answers.store import AnswerStore
 from tokenworks.gateway.batches.line import Serve
 from tokenworks.gateway.batches.runner import BatchRunner
 from tokenworks.gateway.edge import stored
+from tokenworks.gateway.edge.addresses import Network, networks
 from tokenworks.gateway.edge.asgi import Answer, Edge, Handler
 from tokenworks.gateway.edge.count_tokens import PATH as COUNT_PATH
 from tokenworks.gateway.edge.count_tokens import CountTokens
@@ -71,7 +72,7 @@ class Gateway:
         self._shipper = Shipper(journal, self._client)
         self._upstreams = Upstreams(cluster_key)
         self._forward = Forward(control)
-        keys = Keys(self._snapshot)
+        keys = Keys(self._snapshot, _proxies(settings.trusted_proxies))
         models = Models(self._snapshot, keys)
         self._health = Health(self._snapshot, journal, Probe(self._upstreams), metrics)
         limits = EdgeLimits(body_bytes=settings.body_limit, keep_alive=settings.keep_alive, padding=settings.padding)
@@ -224,6 +225,13 @@ class _Server(uvicorn.Server):
         self.force_exit = self.should_exit
         self.should_exit = True
         self._gateway.drain()
+
+
+def _proxies(text: str) -> tuple[Network, ...]:
+    try:
+        return networks(tuple(each.strip() for each in text.split(",") if each.strip()))
+    except ValueError as error:
+        raise ValueError(f"--trusted-proxies: {error}") from error
 
 
 def _limit_store(where: str) -> LimitStore:

@@ -20,6 +20,7 @@ class Settings:
     log_level: str = "info"
     durability: Literal["process", "disk"] = "process"
     limits: str = "memory"
+    trusted_proxies: str = ""
     body_limit: int = 32 * 1024 * 1024
     header_seconds: float = 10.0
     keep_alive: float = 10.0
@@ -37,6 +38,8 @@ _HELP = {
     "log_level": "debug, info, warning or error",
     "durability": "process: usage survives kill -9 before the last byte; disk: also a power cut",
     "limits": "memory: this gateway alone; redis://host:port/0: shared by all gateways",
+    "trusted_proxies": "networks in CIDR notation, separated by commas, whose X-Forwarded-For is believed: where the "
+    "balancers in front of this gateway are",
     "body_limit": "largest request body in bytes",
     "header_seconds": "time a client has to send its headers",
     "keep_alive": "seconds of silence after which a waiting stream gets a comment",

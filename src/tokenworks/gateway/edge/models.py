@@ -28,7 +28,7 @@ class Models:
 
     async def list(self, exchange: Exchange) -> None:
         anthropic = _choose_shape(exchange)
-        caller = await self._keys.identify(exchange)
+        caller = await self._keys.identify(exchange, None)
         allowed = [m for m in self._snapshot.state.models.values() if caller.models is None or m.name in caller.models]
         allowed.sort(key=lambda model: model.name)
         if anthropic:
@@ -40,7 +40,7 @@ class Models:
     async def retrieve(self, exchange: Exchange) -> None:
         """The id is the rest of the path; clients send its slashes plain or as %2F."""
         anthropic = _choose_shape(exchange)
-        caller = await self._keys.identify(exchange)
+        caller = await self._keys.identify(exchange, None)
         name = unquote(exchange.raw_path.decode("ascii", "replace").removeprefix(PREFIX))
         model = find_model(name, caller, self._snapshot.state)
         body = encode_model(_told(model)) if anthropic else _ENCODE(_body(model))
@@ -48,7 +48,7 @@ class Models:
 
     async def info(self, exchange: Exchange) -> None:
         """The default model, as a server that has only one describes it."""
-        caller = await self._keys.identify(exchange)
+        caller = await self._keys.identify(exchange, None)
         model = default_model(Prompts, caller, self._snapshot.state)
         await exchange.respond(200, info(model.name, context_length=model.context_length))
 

@@ -20,7 +20,7 @@ from tokenworks.core.errors import (
     TokenworksError,
     Unavailable,
 )
-from tokenworks.gateway.admission.keys import Keys
+from tokenworks.gateway.admission.keys import BATCHES, FILES, Keys
 from tokenworks.gateway.edge import headers as render
 from tokenworks.gateway.edge.exchange import Exchange, Header
 from tokenworks.protocols.base import Codec
@@ -51,7 +51,7 @@ class Stored:
     async def __call__(self, exchange: Exchange) -> None:
         if exchange.path.startswith(MESSAGE_PREFIX):
             exchange.codec = self._messages
-        caller = await self._keys.identify(exchange)
+        caller = await self._keys.identify(exchange, FILES if exchange.path.startswith(PREFIXES[0]) else BATCHES)
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=self._control.connector(), cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
