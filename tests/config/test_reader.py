@@ -1,6 +1,6 @@
 import math
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenworks.config import ConfigError, Configuration, ModelConfig, ProviderConfig, load, parse
-from tokenworks.core.money import Price, nano_to_usd
+from tokenworks.core.money import nano_to_usd
+from tokenworks.core.price import STATED
 from tokenworks.core.target import RouteLimits
 
 PROTOCOLS = {"openai_chat", "anthropic"}
@@ -39,7 +40,7 @@ def test_the_documents_example(tmp_path: Path) -> None:
         "assistant",
         targets=("upstream-a/model-1", "on-this-machine/org/model-2"),
         limits=RouteLimits(2, 10, 15, 120),
-        price=Price(input=150_000_000, cached_input=75_000_000, output=600_000_000),
+        price={"input": 150_000_000, "cached_input": 75_000_000, "output": 600_000_000},
     )
     assert configuration.models["small/chat"].options == {"context_length": 4096}
     assert configuration.options == {"host": "127.0.0.1", "port": 8080, "data_dir": "data"}
@@ -77,7 +78,8 @@ price = {input = 0.0000000001, output = "1"}
         "t.toml:1: providers.upstream-a has no 'base_url'; add it",
         "t.toml:2: providers.upstream-a.protocol 'openai_caht' is unknown; nearest is 'openai_chat'; "
         "valid: anthropic, openai_chat",
-        "t.toml:3: unknown key providers.upstream-a.bas_url; nearest is 'base_url'; valid: api_key, base_url, protocol",
+        "t.toml:3: unknown key providers.upstream-a.bas_url; nearest is 'base_url'; valid: api_key, base_url, costs, "
+        "protocol, region",
         "t.toml:7: target 'upstream-b/model' names an unknown provider; nearest is 'upstream-a'; valid: upstream-a",
         "t.toml:8: models.assistant.targets[1] 'no-slash' is no target; write \"provider/model\"",
         "t.toml:10: unknown key models.assistant.limits.idl; nearest is 'idle'; "
@@ -85,8 +87,7 @@ price = {input = 0.0000000001, output = "1"}
         "t.toml:10: models.assistant.limits.connect -1 seconds is out of range; write a number above 0 and up to 86400",
         "t.toml:11: models.assistant.price.input 0.0000000001 USD is finer than a nano-dollar; "
         "write at most 9 decimal places",
-        "t.toml:11: models.assistant.price.output must be a number of USD per million tokens, not a string; "
-        "write it without quotes",
+        "t.toml:11: models.assistant.price.output must be a number of USD, not a string; write it without quotes",
         't.toml:13: models.nobody has nobody to answer it; add targets = ["provider/model"] or an engine',
         "t.toml:14: unknown key serv; nearest is 'serve'; valid: models, providers, serve",
     ]
@@ -241,16 +242,20 @@ provider = st.builds(
     protocol=st.sampled_from(sorted(PROTOCOLS)),
     base_url=st.sampled_from(["http://a", "https://b.example:8443/v1", "unix:/run/x.sock|/v1"]),
     api_key=st.none() | st.sampled_from(["env:KEY", "file:/run/key", "sk-literal"]),
+    region=st.sampled_from(["", "eu"]),
+    costs=st.dictionaries(st.sampled_from(["m", "org/m-1.5"]), st.deferred(lambda: price)),
 )
 limits = st.builds(RouteLimits, connect=seconds, first_token=seconds, idle=seconds, total=seconds)
-price = st.builds(Price, input=nano, cached_input=nano, output=nano, cache_write=nano)
+tokens = {STATED[key][0]: nano for key in ("input", "output", "cached_input", "cache_write_1h", "reasoning")}
+units = {kind: nano.map(factor.__mul__) for kind, factor in STATED.values() if factor > 1}
+optional = {kind: rate for kind, rate in (tokens | units).items() if kind not in ("input", "output")}
+price = st.fixed_dictionaries({"input": nano, "output": nano}, optional=optional) | st.fixed_dictionaries(units)
 
 
 @st.composite
 def configurations(draw: st.DrawFn) -> Configuration:
     providers = {
-        key: ProviderConfig(key, value.protocol, value.base_url, value.api_key)
-        for key, value in draw(st.dictionaries(name, provider, max_size=3)).items()
+        key: replace(value, name=key) for key, value in draw(st.dictionaries(name, provider, max_size=3)).items()
     }
     models = {}
     for key in draw(st.lists(model_name, max_size=3, unique=True)):
@@ -293,9 +298,16 @@ def plain(record: Any) -> dict[str, Any]:
     said = {field.name: getattr(record, field.name) for field in fields(record) if field.name != "name"}
     if isinstance(record, ModelConfig):
         said["limits"] = plain(record.limits)
-        said["price"] = {key: Usd(nano_to_usd(value)) for key, value in plain(record.price).items()}
+        said["price"] = stated(record.price) if record.price is not None else None
         said = {key: value for key, value in said.items() if key != "options" or value}
-    return {key: value for key, value in said.items() if value not in (None, ())}
+    if isinstance(record, ProviderConfig):
+        said["costs"] = {model: stated(rates) for model, rates in record.costs.items()}
+    return {key: value for key, value in said.items() if value not in (None, (), "", {})}
+
+
+def stated(rates: dict[str, int]) -> dict[str, Any]:
+    names = {kind: (name, unit) for name, (kind, unit) in STATED.items()}
+    return {names[kind][0]: Usd(nano_to_usd(rate // names[kind][1])) for kind, rate in rates.items()}
 
 
 class Usd(int):
@@ -346,8 +358,35 @@ def test_what_is_written_is_read(way: Callable[[Configuration], str], configurat
 
 @given(value=nano)
 def test_prices_are_exact(value: int) -> None:
-    text = f'[models.m]\nengine = "echo"\nprice.input = {nano_to_usd(value)}'
-    assert read(text).models["m"].price.input == value
+    text = f'[models.m]\nengine = "echo"\nprice = {{input = {nano_to_usd(value)}, output = 0}}'
+    assert read(text).models["m"].price == {"input": value, "output": 0}
+
+
+@pytest.mark.parametrize(
+    ("price", "rates"),
+    [
+        ("{request = 0.01}", {"priced_requests": 10_000_000 * 1_000_000}),
+        ("{gpu_second = 0.001525}", {"gpu_ms": 1_525_000_000}),
+        ("{audio_second = 0.0001}", {"audio_ms": 100_000_000}),
+        ("{image = 0.04}", {"images": 40_000_000 * 1_000_000}),
+    ],
+)
+def test_prices_of_units(price: str, rates: dict[str, int]) -> None:
+    assert read(f'[models.m]\nengine = "echo"\nprice = {price}').models["m"].price == rates
+
+
+@pytest.mark.parametrize(
+    ("price", "why"),
+    [
+        ("{}", "models.m.price states no rate; 0 is one too"),
+        ("{input = 1}", "models.m.price states no rate for output; write 0 if that is free"),
+        ("{cached_input = 1, output = 1}", "models.m.price states no rate for input; write 0 if that is free"),
+    ],
+)
+def test_what_a_price_leaves_out_is_not_taken_for_free(price: str, why: str) -> None:
+    assert problems(f'[models.m]\nengine = "echo"\nprice = {price}') == [f"t.toml:3: {why}"]
+    text = f'[providers.p]\nprotocol = "openai_chat"\nbase_url = "http://a"\ncosts = {{"x" = {price}}}'
+    assert problems(text) == [f"t.toml:4: {why.replace('models.m.price', 'providers.p.costs.x')}"]
 
 
 # Whatever is done to a valid file, the answer is a configuration or a list of problems at lines of that file.

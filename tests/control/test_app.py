@@ -48,6 +48,13 @@ def _refused(process) -> str:
     return said
 
 
+def test_a_price_that_nobody_stated_is_not_zero(control, short_dir):
+    config = short_dir / "t.toml"
+    config.write_text("\n".join(line for line in CONFIG.splitlines() if not line.startswith("price")))
+    process = control("--config", str(config), environment={"UPSTREAM_A_KEY": "k"})
+    assert "[models.assistant] has targets but no price; add price = {" in _refused(process)
+
+
 def test_twice_on_one_data_directory(control, short_dir):
     control().start()
     assert "is in use by process" in _refused(control("--listen", f"unix:{short_dir}/other.sock"))

@@ -23,7 +23,15 @@ from aiohttp import web
 from tokenworks.journal.framing import read_batch
 from tokenworks.journal.records import Opened, Record, Settled
 from tokenworks.snapshot.publisher import Publisher
-from tokenworks.snapshot.records import KeyRecord, LimitsRecord, ModelRecord, PriceRecord, TargetRecord, UpstreamRecord
+from tokenworks.snapshot.records import (
+    FREE,
+    KeyRecord,
+    LimitsRecord,
+    ModelRecord,
+    PriceRecord,
+    TargetRecord,
+    UpstreamRecord,
+)
 from tokenworks.snapshot.sealing import read_cluster_key, seal
 from tokenworks.snapshot.state import State
 
@@ -290,20 +298,20 @@ def state_for(port: int, revision: int = 1, cluster_key: bytes = b"", **changes:
         state="starting",
         reason="loading",
     )
-    price = PriceRecord(input=150_000_000, cached_input=75_000_000, output=600_000_000)
+    price = (PriceRecord({"input": 150_000_000, "cached_input": 75_000_000, "output": 600_000_000}, id="price_1"),)
     models = [
         ModelRecord("assistant", 1, (TargetRecord("upstream-a", "model-1"),), limits, price, default=True),
-        ModelRecord("org/with/slashes", 1, (TargetRecord("upstream-a", "model-2"),), limits),
-        ModelRecord("texts", 1, (TargetRecord("upstream-t", "model-t"),), limits),
+        ModelRecord("org/with/slashes", 1, (TargetRecord("upstream-a", "model-2"),), limits, (FREE,)),
+        ModelRecord("texts", 1, (TargetRecord("upstream-t", "model-t"),), limits, (FREE,)),
         ModelRecord("answers", 1, (TargetRecord("upstream-r", "model-r"),), limits, price),
         ModelRecord("claude", 1, (TargetRecord("upstream-m", "claude-up"),), limits, price),
-        ModelRecord("ours", 1, (TargetRecord("replica-2", "ours"),), limits, context_length=4096),
-        ModelRecord("down", 1, (TargetRecord("upstream-z", "model-z"),), limits),
+        ModelRecord("ours", 1, (TargetRecord("replica-2", "ours"),), limits, (FREE,), context_length=4096),
+        ModelRecord("down", 1, (TargetRecord("upstream-z", "model-z"),), limits, (FREE,)),
         ModelRecord(
             "rescued", 1, (TargetRecord("upstream-z", "model-z"), TargetRecord("upstream-a", "model-1")), limits, price
         ),
-        ModelRecord("warming", 1, (TargetRecord("replica-1", "warming"),), limits),
-        ModelRecord("plain", 1, (TargetRecord("upstream-a", "model-1"),), limits, capabilities=("reasoning",)),
+        ModelRecord("warming", 1, (TargetRecord("replica-1", "warming"),), limits, (FREE,)),
+        ModelRecord("plain", 1, (TargetRecord("upstream-a", "model-1"),), limits, (FREE,), capabilities=("reasoning",)),
     ]
     keys = [
         key_record(KEY),

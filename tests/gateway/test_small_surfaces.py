@@ -25,7 +25,7 @@ def state_with_small_surfaces(state: State, port: int) -> State:
     """The common state, its default model one that completes texts, and models that embed, rank and speak TGI."""
     url = f"http://127.0.0.1:{port}"
     limits = LimitsRecord(connect=1.0, first_token=3.0, idle=2.0, total=10.0)
-    price = PriceRecord(input=20_000_000)
+    price = (PriceRecord({"input": 20_000_000, "output": 0}),)
     upstreams = [
         UpstreamRecord("upstream-e", "upstream-e", ("openai_embeddings",), f"{url}/v1"),
         UpstreamRecord("upstream-k", "upstream-k", ("rerank",), f"{url}/v1"),
@@ -42,7 +42,7 @@ def state_with_small_surfaces(state: State, port: int) -> State:
             "both", 1, (TargetRecord("upstream-b", "both-1"),), limits, price, context_length=512, default=True
         ),
     ]
-    kept = [ModelRecord(m.name, m.created, m.targets, m.limits, m.price) for m in state.models.values()]
+    kept = [ModelRecord(m.name, m.created, m.targets, m.limits, m.prices) for m in state.models.values()]
     return State.of(
         revision=2,
         keys=state.keys.values(),

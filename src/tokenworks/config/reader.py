@@ -13,7 +13,7 @@ from tokenworks.config.positions import key_lines
 from tokenworks.config.problems import ConfigError, Problem, choose
 from tokenworks.config.records import Configuration, ModelConfig, ProviderConfig
 from tokenworks.config.values import Bad, Check
-from tokenworks.core.money import Price
+from tokenworks.core.price import STATED, unclear
 from tokenworks.core.target import RouteLimits
 
 T = TypeVar("T")
@@ -29,7 +29,7 @@ SERVE: dict[str, Check[Any]] = {
     "verbose": values.flag,
 }
 LIMITS: dict[str, Check[Any]] = {field.name: values.seconds for field in fields(RouteLimits)}
-PRICE: dict[str, Check[Any]] = {field.name: values.price for field in fields(Price)}
+PRICE: dict[str, Check[Any]] = dict.fromkeys(STATED, values.price)
 
 
 def load(
@@ -112,6 +112,7 @@ class _Reader:
             "protocol": values.one_of(protocols, partial(choose, known=protocols)),
             "base_url": values.url,
             "api_key": values.credential,
+            "region": values.string,
         }
         self._engine = values.string if engines is None else values.one_of(engines, partial(choose, known=engines))
 
@@ -131,13 +132,14 @@ class _Reader:
     def _provider(self, name: str, table: Any) -> ProviderConfig:
         path = ("providers", name)
         self._check((*path,), values.provider_name, name)
-        given = self._keys(path, table, self._provider_keys)
+        costs = {"costs": lambda value: self._costs((*path, "costs"), value)}
+        given = self._keys(path, table, self._provider_keys | costs)
         if name in self._known_providers:
             return replace(self._known_providers[name], **given)
         for key in ("protocol", "base_url"):
             if isinstance(table, dict) and key not in table:
                 self._problem(path, f"{_dotted(path)} has no {key!r}; add it")
-        return ProviderConfig(name, given.get("protocol", ""), given.get("base_url", ""), given.get("api_key"))
+        return ProviderConfig(name, **{"protocol": "", "base_url": ""} | given)
 
     def _model(self, name: str, table: Any, providers: dict[str, Any]) -> ModelConfig:
         path = ("models", name)
@@ -145,7 +147,7 @@ class _Reader:
         keys: dict[str, Check[Any]] = {
             "targets": lambda value: self._targets((*path, "targets"), value, providers),
             "limits": lambda value: RouteLimits(**self._keys((*path, "limits"), value, LIMITS)),
-            "price": lambda value: Price(**self._keys((*path, "price"), value, PRICE)),
+            "price": lambda value: self._rates((*path, "price"), value),
             "engine": self._engine,
             "weights": values.string,
             "options": lambda value: self._options((*path, "options"), value),
@@ -180,6 +182,18 @@ class _Reader:
                 self._problem((*path, index), f"target {item!r} stands there twice; remove one")
             targets.append(item)
         return tuple(targets)
+
+    def _rates(self, path: KeyPath, value: Any) -> dict[str, int]:
+        given = self._keys(path, value, PRICE)
+        rates = {STATED[name][0]: nano * STATED[name][1] for name, nano in given.items()}
+        if isinstance(value, dict) and len(given) == len(value) and (problem := unclear(rates)):
+            self._problem(path, f"{_dotted(path)} {problem}")
+        return rates
+
+    def _costs(self, path: KeyPath, value: Any) -> dict[str, dict[str, int]]:
+        if not isinstance(value, dict):
+            raise Bad(f'must be a table, not {values.type_name(value)}; write {{"model" = {{input = 1, output = 2}}}}')
+        return {name: self._rates((*path, name), table) for name, table in value.items()}
 
     def _options(self, path: KeyPath, value: Any) -> dict[str, Any]:
         if not isinstance(value, dict):

@@ -8,7 +8,7 @@ from decimal import Context, Inexact, InvalidOperation, Overflow, localcontext
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from tokenworks.core.money import price_per_million
+from tokenworks.core.money import price_to_nano
 
 T = TypeVar("T")
 Check = Callable[[Any], T]
@@ -17,7 +17,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 MODEL = re.compile(r"[^\s\x00-\x1f\x7f/]+(?:/[^\s\x00-\x1f\x7f/]+)*")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 DAY = 86_400
-MAX_USD_PER_MILLION = 1_000_000
+MAX_USD = 1_000_000
 TYPES = {str: "a string", bool: "a boolean", int: "an integer", float: "a number", list: "an array", dict: "a table"}
 
 
@@ -92,16 +92,16 @@ def seconds(value: Any) -> float:
 
 
 def price(value: Any) -> int:
-    """USD per million tokens -> nano-dollars per million tokens, exactly."""
+    """USD for what the rate is stated for (core.price.STATED) -> nano-dollars, exactly."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Bad(f"must be a number of USD per million tokens, not {type_name(value)}; write it without quotes")
-    if not 0 <= value <= MAX_USD_PER_MILLION:
-        raise Bad(f"{_shown(value)} USD is out of range; write 0 to {MAX_USD_PER_MILLION} USD per million tokens")
+        raise Bad(f"must be a number of USD, not {type_name(value)}; write it without quotes")
+    if not 0 <= value <= MAX_USD:
+        raise Bad(f"{_shown(value)} USD is out of range; write 0 to {MAX_USD} USD")
     text = value.text if isinstance(value, Number) else str(value)
     try:
         # The default context would round a long fraction in silence.
         with localcontext(Context(prec=40, traps=[Inexact, InvalidOperation, Overflow])):
-            return price_per_million(text)
+            return price_to_nano(text)
     except (ValueError, ArithmeticError):
         raise Bad(f"{text} USD is finer than a nano-dollar; write at most 9 decimal places") from None
 

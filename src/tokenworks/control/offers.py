@@ -7,7 +7,7 @@ from pathlib import Path
 from tokenworks.config.records import Configuration, ModelConfig, ProviderConfig
 from tokenworks.control.startup import StartupError
 from tokenworks.models.catalog import Catalog
-from tokenworks.snapshot.records import LimitsRecord, PriceRecord, TargetRecord, UpstreamRecord
+from tokenworks.snapshot.records import FREE, LimitsRecord, PriceRecord, TargetRecord, UpstreamRecord
 from tokenworks.snapshot.sealing import seal
 
 
@@ -19,7 +19,7 @@ class Offer:
     name: str
     targets: tuple[TargetRecord, ...] = ()
     limits: LimitsRecord = LimitsRecord()
-    price: PriceRecord = PriceRecord()
+    prices: tuple[PriceRecord, ...] = ()
     engine: str | None = None
     context_length: int | None = None
     max_output: int | None = None
@@ -29,7 +29,7 @@ class Offer:
 def offers(configuration: Configuration, local_models: tuple[str, ...], catalog: Catalog) -> dict[str, Offer]:
     """By public name. The first one is the default model: a local one, or else the file's first."""
     named = {name: ModelConfig(name) for name in local_models} | configuration.models
-    return {name: _offer(model, catalog) for name, model in named.items()}
+    return {name: _offer(model, catalog, configuration) for name, model in named.items()}
 
 
 def endpoints(configuration: Configuration, cluster_key: bytes, environment: Mapping[str, str]) -> list[UpstreamRecord]:
@@ -37,15 +37,26 @@ def endpoints(configuration: Configuration, cluster_key: bytes, environment: Map
     return [_endpoint(provider, cluster_key, environment) for provider in configuration.providers.values()]
 
 
-def _offer(model: ModelConfig, catalog: Catalog) -> Offer:
+def _prices(model: ModelConfig) -> tuple[PriceRecord, ...]:
+    if model.price is not None:
+        return (PriceRecord(model.price, id="config"),)
+    if model.targets:
+        raise StartupError(
+            f"[models.{model.name}] has targets but no price; add price = {{input = ..., output = ...}} in USD per "
+            "million tokens (0 is a price too)"
+        )
+    return (FREE,)  # a model of ours, until somebody says otherwise
+
+
+def _offer(model: ModelConfig, catalog: Catalog, configuration: Configuration) -> Offer:
     weights = model.weights or model.name
     entry = catalog[weights] if weights in catalog and not model.targets else None
-    limits, price = model.limits, model.price
+    limits = model.limits
     return Offer(
         name=model.name,
-        targets=tuple(_target(text) for text in model.targets),
+        targets=tuple(_target(text, configuration) for text in model.targets),
         limits=LimitsRecord(limits.connect, limits.first_token, limits.idle, limits.total),
-        price=PriceRecord(price.input, price.cached_input, price.output, price.cache_write),
+        prices=_prices(model),
         engine=model.engine or (entry.engine if entry else None),
         context_length=entry.context_length if entry else None,
         max_output=entry.max_output if entry else None,
@@ -53,10 +64,11 @@ def _offer(model: ModelConfig, catalog: Catalog) -> Offer:
     )
 
 
-def _target(text: str) -> TargetRecord:
+def _target(text: str, configuration: Configuration) -> TargetRecord:
     """`provider/model`; the model's own name may contain more slashes."""
     provider, _, model = text.partition("/")
-    return TargetRecord(provider, model)
+    rates = configuration.providers[provider].costs.get(model)
+    return TargetRecord(provider, model, (PriceRecord(rates, id="config"),) if rates else ())
 
 
 def _endpoint(provider: ProviderConfig, cluster_key: bytes, environment: Mapping[str, str]) -> UpstreamRecord:
@@ -67,6 +79,7 @@ def _endpoint(provider: ProviderConfig, cluster_key: bytes, environment: Mapping
         protocols=(provider.protocol,),
         base_url=provider.base_url,
         credential=None if secret is None else seal(cluster_key, provider.name, secret),
+        region=provider.region,
     )
 
 

@@ -8,7 +8,7 @@ from tokenworks.control.offers import Offer
 from tokenworks.control.storage.api_keys import ApiKey
 from tokenworks.control.storage.fleet import Replica
 from tokenworks.snapshot.publisher import Publisher
-from tokenworks.snapshot.records import LimitRecord, ModelRecord, TargetRecord, UpstreamRecord
+from tokenworks.snapshot.records import FREE, LimitRecord, ModelRecord, TargetRecord, UpstreamRecord
 
 
 class Announcer:
@@ -61,7 +61,7 @@ class Announcer:
 
     def announce_models(self, replicas: Sequence[Replica]) -> None:
         upstreams = self._endpoints | {replica.id: _upstream(replica) for replica in replicas}
-        offers = {**{replica.model: Offer(replica.model) for replica in replicas}, **self._offers}
+        offers = {**{replica.model: Offer(replica.model, prices=(FREE,)) for replica in replicas}, **self._offers}
         default = next(iter(self._offers), None) or next(iter(offers), None)
         models = {
             name: _model(offer, replicas, self._dates.setdefault(name, int(time.time())), default == name)
@@ -93,7 +93,7 @@ def _model(offer: Offer, replicas: Sequence[Replica], created: int, default: boo
         created=created,
         targets=offer.targets + tuple(TargetRecord(replica.id, replica.model) for replica in own),
         limits=offer.limits,
-        price=offer.price,
+        prices=offer.prices,
         context_length=min(lengths, default=offer.context_length),
         max_output=min(outputs, default=offer.max_output),
         capabilities=next((replica.capabilities for replica in own if replica.capabilities), offer.capabilities),

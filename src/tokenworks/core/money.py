@@ -5,11 +5,9 @@ token, so every published per-token price is a whole number down to 0.001 USD pe
 Floats never hold money: a price is parsed from its decimal text.
 """
 
-from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
 NANO_PER_USD = 1_000_000_000
-TOKENS_PER_PRICE = 1_000_000
 
 
 def usd_to_nano(text: str | int | float | Decimal) -> int:
@@ -23,8 +21,8 @@ def usd_to_nano(text: str | int | float | Decimal) -> int:
     return int(nano)
 
 
-def price_per_million(text: str | int | float | Decimal) -> int:
-    """USD per million tokens -> nano-dollars per million tokens, which keeps any published price exact."""
+def price_to_nano(text: str | int | float | Decimal) -> int:
+    """The same for a price, which is never negative; per million tokens it keeps any published price exact."""
     nano = usd_to_nano(text)
     if nano < 0:
         raise ValueError(f"a price cannot be negative: {text!r}")
@@ -37,19 +35,3 @@ def nano_to_usd(nano: int) -> str:
     whole, fraction = divmod(nano, NANO_PER_USD)
     digits = f"{fraction:09d}".rstrip("0")
     return f"{sign}{whole}.{digits}" if digits else f"{sign}{whole}"
-
-
-@dataclass(frozen=True, slots=True)
-class Price:
-    """What one model costs, in nano-dollars per million tokens of each kind."""
-
-    input: int = 0
-    cached_input: int = 0
-    output: int = 0
-    cache_write: int = 0
-
-    def charge(self, *, input: int, cached_input: int, cache_write: int, output: int) -> int:
-        """Nano-dollars for disjoint token counts; the sum is rounded once, half up, never per kind."""
-        total = input * self.input + cached_input * self.cached_input
-        total += cache_write * self.cache_write + output * self.output
-        return (total + TOKENS_PER_PRICE // 2) // TOKENS_PER_PRICE

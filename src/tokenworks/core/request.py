@@ -93,7 +93,7 @@ class Request:
     `own` names parameters that shape the answer and that only the caller's own protocol can carry: they are refused
     for an upstream of any other. An empty `model` means the service's default one.
     `unusual` tells that the body asks in a way that only some hosts of its protocol know: engines of ours get it anew.
-    `timed` asks for a `Timing` with the answer.
+    `timed` asks for a `Timing` with the answer. `batch` tells that it is a line of a batch.
     """
 
     model: str
@@ -116,4 +116,5 @@ class Request:
     own: list[str] = field(default_factory=list)
     unusual: bool = False
     timed: bool = False
+    batch: bool = False
     options: dict[str, Any] = field(default_factory=dict)

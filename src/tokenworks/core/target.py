@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tokenworks.core.money import Price
+from tokenworks.core.price import Tariff
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,9 +17,11 @@ class RouteLimits:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`upstream` is an id in the snapshot; `model` is the name that upstream knows; `price` what we charge."""
+    """`upstream` is an id in the snapshot; `model` is the name that upstream knows; `price` is what the caller pays,
+    `cost` what we pay."""
 
     upstream: str
     model: str
     limits: RouteLimits
-    price: Price
+    price: Tariff
+    cost: Tariff = Tariff()

@@ -15,6 +15,7 @@ from tokenworks.core.events import (
     Failed,
     Finished,
     ReasoningDelta,
+    Started,
     TextDelta,
     Timing,
     ToolCallDelta,
@@ -35,11 +36,15 @@ class Observation:
     finish_reasons: dict[int, str] = field(default_factory=dict)
     error: TokenworksError | None = None
     response_model: str = ""
+    service_tier: str | None = None
+    """At which the upstream says that it answered."""
     clock: Callable[[], Timing] | None = None
 
     def see(self, event: Event) -> None:
         if isinstance(event, TextDelta | ReasoningDelta | ToolCallDelta):
             self.deltas += 1
+        elif isinstance(event, Started):
+            self.service_tier = event.service_tier
         elif isinstance(event, UsageReport):
             self.usage = event.usage
         elif isinstance(event, Finished):

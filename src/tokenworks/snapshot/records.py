@@ -5,7 +5,12 @@ silence. Applying the deltas in order to the full state gives the state of the l
 only ever added, with a default; a reader ignores what it does not know.
 """
 
+from fractions import Fraction
+from functools import cached_property
+
 import msgspec
+
+from tokenworks.core.price import Price, Tariff, When
 
 VERSION = 1
 
@@ -63,36 +68,88 @@ class LimitsRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     total: float = 600.0
 
 
-class PriceRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Nano-dollars per million tokens of each kind."""
+class WhenRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """See core.price.When; a factor is numerator and denominator."""
 
-    input: int = 0
-    cached_input: int = 0
-    output: int = 0
-    cache_write: int = 0
+    factors: dict[str, tuple[int, int]]
+    tier: str = ""
+    above: int = 0
+    region: str = ""
 
 
-class TargetRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+class PriceRecord(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
+    """One version of a price; see core.price.Price. Of several that are in force the narrowest owner's applies."""
+
+    rates: dict[str, int]
+    """Nano-dollars for a million units of each kind."""
+    when: tuple[WhenRecord, ...] = ()
+    id: str = ""
+    starts: int = 0
+    """Unix seconds."""
+    ends: int | None = None
+    organization_id: str = ""
+    """Only for this organization's requests. "": for everybody's."""
+    project_id: str = ""
+
+    @cached_property
+    def price(self) -> Price:
+        when = [
+            When({kind: Fraction(*factor) for kind, factor in each.factors.items()}, each.tier, each.above, each.region)
+            for each in self.when
+        ]
+        return Price(self.rates, when, id=self.id, starts=self.starts, ends=self.ends)
+
+
+FREE = PriceRecord({"input": 0, "output": 0}, id="free")
+"""What is given away, said aloud."""
+
+
+class TargetRecord(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
     upstream: str
     """An `UpstreamRecord.id`."""
     model: str
     """The name the upstream knows the model by."""
+    costs: tuple[PriceRecord, ...] = ()
+    """What its answers cost us, in the order of their dates. Empty: nobody told."""
+
+    @cached_property
+    def cost(self) -> Tariff:
+        return Tariff(tuple(record.price for record in self.costs))
 
 
-class ModelRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+class ModelRecord(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
     """A public name. `targets` in order of preference. `ready_when` "local" means a replica must answer."""
 
     name: str
     created: int
     targets: tuple[TargetRecord, ...]
     limits: LimitsRecord = LimitsRecord()
-    price: PriceRecord = PriceRecord()
+    prices: tuple[PriceRecord, ...] = ()
+    """Versions in force now or later, in the order of their dates. Without one it cannot be asked for."""
     owned_by: str = "tokenworks"
     context_length: int | None = None
     max_output: int | None = None
     capabilities: tuple[str, ...] = ()
     default: bool = False
     """The model whose answer makes /readyz say 200."""
+
+    @cached_property
+    def _tariffs(self) -> dict[tuple[str, str], Tariff]:
+        """By owner."""
+        owners: dict[tuple[str, str], list[Price]] = {("", ""): []}
+        for record in self.prices:
+            owners.setdefault((record.organization_id, record.project_id), []).append(record.price)
+        tariffs: dict[tuple[str, str], Tariff] = {}
+        for owner in sorted(owners):  # everybody's, an organization's, its projects'
+            otherwise = tariffs.get((owner[0], "")) or tariffs.get(("", ""))
+            tariffs[owner] = Tariff(tuple(owners[owner]), otherwise)
+        return tariffs
+
+    def tariff(self, organization_id: str, project_id: str) -> Tariff:
+        """What a project pays."""
+        tariffs = self._tariffs
+        own = tariffs.get((organization_id, project_id)) or tariffs.get((organization_id, ""))
+        return own or tariffs["", ""]
 
 
 class UpstreamRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -114,6 +171,8 @@ class UpstreamRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str = ""
     """Why it is not ready, for people."""
     quirks: tuple[str, ...] = ()
+    region: str = ""
+    """Where it answers, as its operator calls it; prices may depend on it."""
 
 
 class Full(msgspec.Struct, tag="full", frozen=True):

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from tokenworks.control.access import ReadTenants
 from tokenworks.control.services import Services, ServicesDep
 from tokenworks.core.money import nano_to_usd
+from tokenworks.core.price import STATED, Price
 from tokenworks.snapshot.records import ModelRecord, TargetRecord, UpstreamRecord
 
 router = APIRouter(prefix="/admin/v1/models", tags=["models"])
@@ -43,7 +44,9 @@ class Model(BaseModel):
     max_output: int | None
     capabilities: list[str]
     limits: dict[str, float] = Field(description="Seconds.")
-    price_usd: dict[str, str] = Field(description="USD per million tokens, exact decimal text.")
+    price_usd: dict[str, str] = Field(
+        description="In force now: USD per million tokens, per request, image or second; exact decimal text."
+    )
     targets: list[Target] = Field(description="In order of preference.")
     replicas: list[Replica]
 
@@ -82,10 +85,15 @@ def _model(record: ModelRecord, upstreams: Mapping[str, UpstreamRecord], service
         max_output=record.max_output,
         capabilities=list(record.capabilities),
         limits=msgspec.structs.asdict(record.limits),
-        price_usd={kind: nano_to_usd(nano) for kind, nano in msgspec.structs.asdict(record.price).items()},
+        price_usd=_stated(record.tariff("", "").at(services.now())),
         targets=[_target(target, upstreams[target.upstream]) for target in record.targets],
         replicas=replicas,
     )
+
+
+def _stated(price: Price | None) -> dict[str, str]:
+    rates = price.rates if price is not None else {}
+    return {name: nano_to_usd(rates[kind] // unit) for name, (kind, unit) in STATED.items() if kind in rates}
 
 
 def _target(target: TargetRecord, upstream: UpstreamRecord) -> Target:

@@ -48,6 +48,7 @@ async def run(line: LineRecord, keys: Keys, codec: Codec, serve: Serve) -> Resul
         request = codec.decode_request(line.body)
         if request.options.get("background"):
             raise InvalidRequest("'background' has no meaning in a batch.", param="background")
+        request.batch = True
         settled = await serve(exchange, codec, caller, request, time.perf_counter_ns(), first)
         body = one_line(exchange.body)
         if len(body) > LARGEST_RESULT:

@@ -4,8 +4,9 @@ import time
 from dataclasses import dataclass, replace
 
 from tokenworks.core.caller import Caller
-from tokenworks.core.errors import TokenworksError
+from tokenworks.core.errors import TokenworksError, Unavailable
 from tokenworks.core.events import Timing
+from tokenworks.core.price import BATCH, Price, sold_tier
 from tokenworks.core.request import Request
 from tokenworks.core.target import Target
 from tokenworks.core.usage import Usage
@@ -15,6 +16,7 @@ from tokenworks.protocols.base import Observation
 from tokenworks.snapshot.records import UpstreamRecord
 from tokenworks.telemetry.metrics import Metrics
 
+NOTHING = Usage()
 BYTES_PER_TOKEN = 4
 """Rule of thumb for input that no upstream counted; such a settlement is marked as estimated."""
 
@@ -39,16 +41,21 @@ class Meter:
     def open(
         self, asked: "Asked", number: int, target: Target, upstream: UpstreamRecord, *, carried: int = 0
     ) -> "Attempt":
-        """Journal that an attempt is about to leave. JournalFull when there is no room to bill it.
+        """Journal that an attempt is about to leave, at the prices that are in force now.
 
+        JournalFull when there is no room to bill it, Unavailable when the model has no price at this time.
         `carried`: tokens of output that reached the caller from earlier attempts, which this one reads as input and
         continues. They are billed as output, once, with the attempt that ends the answer.
         """
         caller, request = asked.caller, asked.request
+        now = time.time_ns()
+        price, cost = target.price.at(now / 1e9), target.cost.at(now / 1e9)
+        if price is None:
+            raise Unavailable(f"The model '{request.model}' has no price at this time.", code="no_price")
         record = Opened(
             request_id=asked.request_id,
             attempt=number,
-            at=time.time_ns(),
+            at=now,
             key_id=caller.key_id,
             project_id=caller.project_id,
             organization_id=caller.organization_id,
@@ -58,23 +65,34 @@ class Meter:
             provider=upstream.provider,
             upstream_model=target.model,
             stream=request.stream,
+            batch=request.batch,
+            tier=sold_tier(request.service_tier),
         )
         self.journal.append(record)
         self.journal.flush()
-        return Attempt(self, record, asked, target, carried)
+        return Attempt(self, record, asked, Rating(price, cost, upstream.region), carried)
+
+
+@dataclass(frozen=True, slots=True)
+class Rating:
+    """The versions of prices that apply to one attempt. `cost` None: nobody told what it costs us."""
+
+    price: Price
+    cost: Price | None
+    region: str = ""
 
 
 class Attempt:
     """`complete`, `cancel`, `fail` and `lose` end it; the first of them stands."""
 
-    def __init__(self, meter: Meter, opened: Opened, asked: Asked, target: Target, carried: int) -> None:
+    def __init__(self, meter: Meter, opened: Opened, asked: Asked, rating: Rating, carried: int) -> None:
         self.observation = Observation(clock=self.clock)
         self.provider = opened.provider
         self.settled: Settled | None = None
         self._meter = meter
         self._opened = opened
         self.asked = asked
-        self._target = target
+        self._rating = rating
         self._carried = carried
         self._begun = time.perf_counter_ns()
         self._first_ns = 0
@@ -82,13 +100,22 @@ class Attempt:
 
     @property
     def usage(self) -> Usage:
-        """What the caller is to be billed for so far: what the upstream reported, or our own estimate."""
+        """What the caller is to be billed for so far: what the upstream reported, or our estimate."""
+        usage = self._taken()
+        if self._carried:
+            usage = _continued(usage if usage.prompt else self._taken(working=True), self._carried)
+        if usage != NOTHING and "priced_requests" in self._rating.price.rates:
+            usage = replace(usage, priced_requests=1)
+        return usage
+
+    def _taken(self, *, working: bool = False) -> Usage:
+        """What the upstream took and gave. `working`: it had the request, even if it showed nothing of its answer."""
         seen = self.observation
         if seen.usage is not None:
-            return _continued(seen.usage, self._carried) if self._carried else seen.usage
-        answered = seen.deltas > 0 or bool(seen.finish_reasons) or self._carried > 0
-        size = len(self.asked.request.body) // BYTES_PER_TOKEN
-        return Usage(input=size if answered else 0, output=seen.deltas + self._carried)
+            return seen.usage
+        if not (working or seen.deltas or seen.finish_reasons):
+            return NOTHING
+        return Usage(input=len(self.asked.request.body) // BYTES_PER_TOKEN + self._carried, output=seen.deltas)
 
     def clock(self) -> Timing:
         now = time.perf_counter_ns() - self._begun
@@ -106,7 +133,14 @@ class Attempt:
             self._noted_deltas = self.observation.deltas
             usage = self.usage
             opened = self._opened
-            record = Progress(opened.request_id, opened.attempt, UsageRecord.of(usage), self._charge(usage))
+            record = Progress(
+                opened.request_id,
+                opened.attempt,
+                UsageRecord.of(usage),
+                self._charge(usage),
+                self._cost(self._taken()),
+                *self._versions(usage),
+            )
             self._meter.journal.append(record)
             self._meter.journal.flush()
 
@@ -120,19 +154,20 @@ class Attempt:
 
     def fail(self, error: TokenworksError) -> Settled:
         """A failed attempt costs the caller nothing and is recorded."""
-        return self._settle("failed", Usage(), status=error.status, error=error.code)
+        return self._settle("failed", NOTHING, status=error.status, error=error.code)
 
     def lose(self) -> Settled:
         """Another attempt at the same request answered first: this one costs the caller nothing."""
-        return self._settle("overtaken", Usage(), status=499)
+        return self._settle("overtaken", NOTHING, status=499)
 
     def _settle(
         self, outcome: str, usage: Usage, *, status: int = 200, error: str = "", finish_reason: str = ""
     ) -> Settled:
         if self.settled is not None:
             return self.settled
-        opened = self._opened
-        reported = self.observation.usage
+        opened, reported = self._opened, self.observation.usage
+        price, cost_price = self._versions(usage)
+        taken = self._taken(working=outcome in ("cancelled", "overtaken"))
         self.settled = Settled(
             request_id=opened.request_id,
             attempt=opened.attempt,
@@ -145,18 +180,41 @@ class Attempt:
             finish_reason=finish_reason,
             first_token_ns=self._first_ns,
             duration_ns=time.perf_counter_ns() - self._begun,
-            estimated=reported is None and usage != Usage(),
-            reported=None if reported in (None, usage) else UsageRecord.of(reported),
+            estimated=reported is None and taken != NOTHING,
+            cost=self._cost(taken),
+            price=price,
+            cost_price=cost_price,
+            tier="" if self.tier == opened.tier else self.tier or "default",
+            reported=UsageRecord.of(reported) if reported and reported != replace(usage, priced_requests=0) else None,
         )
         self._meter.journal.append(self.settled)
         self._meter.journal.flush()
         self._count(usage, outcome)
         return self.settled
 
+    @property
+    def tier(self) -> str:
+        """At which it was answered, as far as the upstream tells, or else as it was asked."""
+        told = self.observation.service_tier
+        return self._opened.tier if told is None else sold_tier(told)
+
     def _charge(self, usage: Usage) -> int:
-        return self._target.price.charge(
-            input=usage.input, cached_input=usage.cached_input, cache_write=usage.cache_write, output=usage.output
-        )
+        """What the caller pays for it."""
+        rating = self._rating
+        return rating.price.charge(usage, BATCH if self._opened.batch else self.tier, rating.region)
+
+    def _cost(self, taken: Usage) -> int:
+        """What we pay, for all that the upstream did: it knows no batches of ours, and is paid for what failed too."""
+        cost = self._rating.cost
+        if cost is None or taken == NOTHING:
+            return 0
+        if "priced_requests" in cost.rates:
+            taken = replace(taken, priced_requests=1)
+        return cost.charge(taken, self.tier, self._rating.region)
+
+    def _versions(self, usage: Usage) -> tuple[str, str]:
+        rating = self._rating
+        return rating.price.id if usage != NOTHING else "", rating.cost.id if rating.cost is not None else ""
 
     def _count(self, usage: Usage, outcome: str) -> None:
         metrics, model = self._meter.metrics, self._opened.model

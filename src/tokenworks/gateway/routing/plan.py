@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from tokenworks.core.caller import Caller
 from tokenworks.core.errors import InvalidRequest, NotFound, PermissionDenied, Unavailable
 from tokenworks.core.messages import Image
-from tokenworks.core.money import Price
 from tokenworks.core.request import Conversation, Embeddings, Request, Rerank
 from tokenworks.core.target import RouteLimits, Target
 from tokenworks.protocols.carried import wire_name
@@ -30,8 +29,8 @@ def plan(request: Request, caller: Caller, state: State, in_flight: Mapping[str,
         raise _not_ready(model, [upstream for _, upstream in known if upstream is not None])
     ready.sort(key=lambda pair: in_flight.get(pair[1].id, 0) if pair[1].local else 0)
     limits = RouteLimits(model.limits.connect, model.limits.first_token, model.limits.idle, model.limits.total)
-    price = Price(model.price.input, model.price.cached_input, model.price.output, model.price.cache_write)
-    return [Target(target.upstream, target.model, limits, price) for target, _ in ready]
+    price = model.tariff(caller.organization_id, caller.project_id)
+    return [Target(target.upstream, target.model, limits, price, target.cost) for target, _ in ready]
 
 
 def find_model(name: str, caller: Caller, state: State) -> ModelRecord:

@@ -1,13 +1,14 @@
 """Which buckets a request touches, and with how much: pure arithmetic over the snapshot's limits."""
 
 import calendar
+import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from tokenworks.core.caller import Caller
-from tokenworks.core.money import Price
+from tokenworks.core.price import BATCH, Price, sold_tier
 from tokenworks.core.request import Request
 from tokenworks.core.target import Target
 from tokenworks.core.usage import Usage
@@ -30,10 +31,14 @@ class Estimate:
     usual: Usage
     most: Usage
     prices: tuple[Price, ...]
+    tier: str = ""
 
     def amount(self, limit: LimitRecord) -> int:
         usage = self.most if limit.strict or limit.kind == "spend_nano_usd" else self.usual
-        return max((amount(limit.kind, usage, _charge(price, usage)) for price in self.prices), default=0)
+        charge = 0
+        if limit.kind == "spend_nano_usd":
+            charge = max((price.charge(usage, self.tier) for price in self.prices), default=0)
+        return amount(limit.kind, usage, charge)
 
 
 def estimate(request: Request, model: ModelRecord, targets: list[Target]) -> Estimate:
@@ -43,7 +48,9 @@ def estimate(request: Request, model: ModelRecord, targets: list[Target]) -> Est
     asked = request.max_output_tokens
     most = Usage(input=size, output=(min(asked, bound) if asked else bound) * request.n)
     usual = Usage(input=size // BYTES_PER_TOKEN + 1, output=(min(asked or USUAL_OUTPUT, USUAL_OUTPUT)) * request.n)
-    return Estimate(usual, most, tuple({target.price for target in targets}))
+    now = time.time()
+    prices = {price for target in targets if (price := target.price.at(now)) is not None}
+    return Estimate(usual, most, tuple(prices), BATCH if request.batch else sold_tier(request.service_tier))
 
 
 def amount(kind: str, usage: Usage, charge: int) -> int:
@@ -106,9 +113,3 @@ class Rules:
             ("model", model),
         )
         return [limit for owner in owners for limit in self._by_owner.get(owner, ()) if limit.model in (None, model)]
-
-
-def _charge(price: Price, usage: Usage) -> int:
-    return price.charge(
-        input=usage.input, cached_input=usage.cached_input, cache_write=usage.cache_write, output=usage.output
-    )
