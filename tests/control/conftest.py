@@ -23,6 +23,7 @@ import pytest
 from tokenworks.batches.records import LEASE_PATH, LeaseAnswer, LeaseCall, LineRecord, ResultRecord
 from tokenworks.control.storage import migrate
 from tokenworks.control.storage.database import Database, sqlite_url
+from tokenworks.journal import framing
 from tokenworks.journal.records import Opened, Progress, Settled, UsageRecord
 from tokenworks.snapshot.sealing import internal_token, read_cluster_key
 
@@ -126,6 +127,23 @@ class ControlProcess:
             return Answer(response.status, response.read())
         finally:
             connection.close()
+
+    def charge(self, request_id: str, organization_id: str, charge: int, **fields: Any) -> None:
+        """One attempt that ended, as a gateway tells of it. `fields` of its records go before what is made up."""
+        opened = {
+            "attempt": 1, "at": 1_790_000_000 * 10**9, "key_id": "key_a", "project_id": "proj_a", "protocol": "proto",
+            "model": "m", "upstream": "up", "provider": "provider", "upstream_model": "um",
+            **{name: value for name, value in fields.items() if name in Opened.__struct_fields__},
+        }  # fmt: skip
+        ended = {
+            "attempt": opened["attempt"], "at": opened["at"] + 5, "outcome": "completed",
+            **{name: value for name, value in fields.items() if name in Settled.__struct_fields__ and name != "at"},
+        }  # fmt: skip
+        body = bytearray()
+        framing.append(body, Opened(request_id, organization_id=organization_id, **opened))
+        framing.append(body, Settled(request_id, charge=charge, **ended))
+        gateway = f"gw_{request_id}_{opened['attempt']}"
+        assert self.internal("POST", f"/internal/v1/journal/{gateway}?first=0", bytes(body)).status == 200
 
     def _command(self) -> list[str]:
         return [sys.executable, "-m", "tokenworks.control", "--data-dir", str(self.data_dir), *self.options]
@@ -251,6 +269,23 @@ def control(short_dir: Path) -> Iterator[Callable[..., ControlProcess]]:
     yield build
     for process in made:
         process.close()
+
+
+@pytest.fixture(scope="session")
+def control_process() -> Callable[..., contextlib.AbstractContextManager[ControlProcess]]:
+    """`with control_process(*options, environment=None) as process`, for one that a whole module shares."""
+
+    @contextlib.contextmanager
+    def build(*options: str, environment: dict[str, str] | None = None) -> Iterator[ControlProcess]:
+        path = Path(tempfile.mkdtemp(prefix="twc"))
+        process = ControlProcess(path, *options, environment=environment)
+        try:
+            yield process.start()
+        finally:
+            process.close()
+            shutil.rmtree(path)
+
+    return build
 
 
 @pytest.fixture(scope="package")

@@ -32,6 +32,8 @@ from tokenworks.control.files import routes as files_routes
 from tokenworks.control.fleet import Fleet
 from tokenworks.control.guard import Guard
 from tokenworks.control.ingest.journal import JournalIngest
+from tokenworks.control.ledger.payments.meter import Meter
+from tokenworks.control.ledger.payments.stripe import Stripe
 from tokenworks.control.listening import bound, exclusive
 from tokenworks.control.objects.directory import DirectoryStore
 from tokenworks.control.objects.s3 import S3Store
@@ -149,7 +151,10 @@ async def _prepare(
     webhooks = Webhooks(database, cluster_key, clock, chosen.webhook_hosts)
     answers = Answers(database, clock, webhooks.wake)
     objects = Objects(database, _object_store(chosen), publisher, clock)
-    return Services(database, publisher, announcer, replicas, ingest, offered, clock, answers, webhooks, objects)
+    payments = None if chosen.payments is None else Stripe(chosen.payments)
+    return Services(
+        database, publisher, announcer, replicas, ingest, offered, clock, answers, webhooks, objects, payments
+    )
 
 
 def application(services: Services) -> FastAPI:
@@ -207,8 +212,18 @@ async def _serve(app: ASGIApp, services: Services, listener: socket.socket) -> N
         services.answers.running(),
         services.webhooks.running(),
         services.objects.running(),
+        _paying(services),
     ):
         await _Server(app, services.publisher).serve(sockets=[listener])
+
+
+@asynccontextmanager
+async def _paying(services: Services) -> AsyncIterator[None]:
+    if services.payments is None:
+        yield
+        return
+    async with services.payments.running(), Meter(services.database, services.payments, services.clock).running():
+        yield
 
 
 @asynccontextmanager

@@ -11,6 +11,7 @@ from tokenworks.control.answers.webhooks import Webhooks
 from tokenworks.control.batches.service import Objects
 from tokenworks.control.fleet import Fleet
 from tokenworks.control.ingest.journal import JournalIngest
+from tokenworks.control.ledger.payments.base import PaymentProvider
 from tokenworks.control.offers import Offer
 from tokenworks.control.publishing import Announcer
 from tokenworks.control.storage.database import Database
@@ -30,6 +31,7 @@ class Services:
     answers: Answers
     webhooks: Webhooks
     objects: Objects
+    payments: PaymentProvider | None = None
     changes: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by one admin change at a time (changes.py)."""
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from tokenworks.client import Address
+from tokenworks.control.ledger.payments.stripe import URL as STRIPE_URL
+from tokenworks.control.ledger.payments.stripe import StripeSettings
 from tokenworks.control.objects.s3 import Bucket
 from tokenworks.control.objects.s3 import parse as parse_bucket
 from tokenworks.control.objects.sigv4 import Credentials
@@ -31,6 +33,7 @@ class Settings:
     webhook_hosts: tuple[str, ...] = ()
     """Hosts that webhooks may go to though they are not on the public internet."""
     object_store: Path | tuple[Bucket, Credentials] = Path("objects")
+    payments: StripeSettings | None = None
     log_level: str = "info"
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -68,6 +71,7 @@ def read(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
         local_models=tuple(dict.fromkeys(given.local_model or named)),
         webhook_hosts=tuple(hosts),
         object_store=_object_store(given.object_store, data_dir, environment),
+        payments=_payments(given, environment),
         log_level=given.log_level,
         environment=environment,
     )
@@ -86,6 +90,19 @@ def _object_store(
     if not key or not secret:
         raise StartupError("--object-store: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in control's environment")
     return bucket, Credentials(key, secret, environment.get("AWS_SESSION_TOKEN") or None)
+
+
+def _payments(given: argparse.Namespace, environment: Mapping[str, str]) -> StripeSettings | None:
+    """The secrets come from the environment only: a command line is seen by everybody on the machine."""
+    key, secrets = environment.get("STRIPE_API_KEY"), environment.get("STRIPE_WEBHOOK_SECRET", "").split()
+    if not key:
+        return None
+    if not secrets:
+        raise StartupError("STRIPE_API_KEY is set: set STRIPE_WEBHOOK_SECRET too, or payments could not be believed")
+    url = given.stripe_url.rstrip("/")
+    if not url.startswith(("https://", "http://")):
+        raise StartupError(f"--stripe-url: {given.stripe_url!r} is not an http or https URL")
+    return StripeSettings(key, tuple(secrets), url, given.stripe_meter or None)
 
 
 def _listed(environment: Mapping[str, str], name: str) -> list[str]:
@@ -114,6 +131,8 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         help="s3://bucket/prefix?endpoint=URL&region=NAME for files and batches (default: DIR/objects)",
     )
     add("--cluster-key-file", metavar="FILE", help="default: DIR/cluster.key, made at first start")
+    add("--stripe-url", STRIPE_URL, metavar="URL", help="where payments are asked for, when STRIPE_API_KEY is set")
+    add("--stripe-meter", metavar="NAME", help="the meter's event name that usage is reported under (default: none)")
     add("--log-level", "info", metavar="LEVEL", help=", ".join(LOG_LEVELS))
     parser.add_argument(
         "--local-model",

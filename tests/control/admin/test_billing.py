@@ -4,9 +4,6 @@ import itertools
 
 import pytest
 
-from tokenworks.journal import framing
-from tokenworks.journal.records import Opened, Settled, UsageRecord
-
 NUMBERS = itertools.count()
 HOUR = 1_790_000_000 // 3600 * 3600
 
@@ -36,13 +33,10 @@ class Tenant:
         return answer.json
 
     def use(self, charge, cost=0, at=HOUR, model="m", key="key_a"):
-        name, body = f"req_bill{next(NUMBERS)}", bytearray()
-        who = (key, self.project, self.id, "proto", model, "up", "provider", "um")
-        framing.append(body, Opened(name, 1, at * 10**9, *who))
-        usage = UsageRecord(input=10, output=20)
-        framing.append(body, Settled(name, 1, at * 10**9 + 5, "completed", usage, charge, cost=cost))
-        path = f"/internal/v1/journal/gw_{name}?first=0"
-        assert self.control.internal("POST", path, bytes(body)).status == 200
+        name = f"req_bill{next(NUMBERS)}"
+        self.control.charge(
+            name, self.id, charge, cost=cost, at=at * 10**9, model=model, key_id=key, project_id=self.project
+        )
         return name
 
     def limits(self):

@@ -1,7 +1,7 @@
 """Every route of the admin API. One file per noun; whatever is added here is held to access.py by a test."""
 
 from tokenworks.control.admin import keys, limits, models, organizations, usage
-from tokenworks.control.admin.billing import balance, credit, transactions
+from tokenworks.control.admin.billing import balance, credit, payments, transactions
 from tokenworks.control.admin.organization import (
     admin_api_keys,
     audit_logs,
@@ -38,6 +38,7 @@ SLICES = (
     balance,
     transactions,
     credit,
+    payments,
 )
 ROUTERS = tuple(slice_.router for slice_ in SLICES)
-PUBLIC = (invites.accepting,)
+PUBLIC = (invites.accepting, payments.webhook)

@@ -6,9 +6,9 @@ from tokenworks.client import Address
 from tokenworks.core.errors import Unavailable
 from tokenworks.gateway.edge.exchange import Exchange
 
-PREFIXES = ("/admin/", "/v1/organization/", "/docs", "/openapi.json")
+PREFIXES = ("/admin/", "/v1/organization/", "/docs", "/openapi.json", "/webhooks/")
 BODY_BYTES = 1024 * 1024
-_PASSED = {b"authorization", b"content-type", b"accept", b"idempotency-key"}
+_PASSED = {b"authorization", b"content-type", b"accept", b"idempotency-key", b"stripe-signature"}
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "content-type", "server", "date"}
 
 

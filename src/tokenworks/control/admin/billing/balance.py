@@ -47,6 +47,7 @@ class Address(Wish):
 class TermsWish(Wish):
     mode: Literal["postpaid", "prepaid"] | None = None
     tax_basis_points: int | None = Field(None, ge=0, le=10_000, description="1900 is 19 %.")
+    customer: Line | None = Field(None, description="Its id at the payment provider, to report usage under.")
 
 
 class ProfileShown(BaseModel):
@@ -55,6 +56,7 @@ class ProfileShown(BaseModel):
     mode: Literal["postpaid", "prepaid"]
     tax_basis_points: int
     address: Address
+    customer: str | None = Field(description="Its id at the payment provider.")
 
 
 @router.get("/balance")
@@ -127,7 +129,7 @@ def _mode(profile: Profile) -> Literal["postpaid", "prepaid"]:
 
 
 def _terms(profile: Profile) -> dict[str, Any]:
-    return {"mode": profile.mode, "tax_basis_points": profile.tax_basis_points}
+    return {"mode": profile.mode, "tax_basis_points": profile.tax_basis_points, "customer": profile.customer}
 
 
 def _shape(profile: Profile) -> ProfileShown:
@@ -136,4 +138,5 @@ def _shape(profile: Profile) -> ProfileShown:
         mode=_mode(profile),
         tax_basis_points=profile.tax_basis_points,
         address=Address(**profile.address),
+        customer=profile.customer,
     )

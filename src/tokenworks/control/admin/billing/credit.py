@@ -130,7 +130,7 @@ async def release(
             raise missing("hold", str(sequence))
         [held] = await connection.run_sync(ledger.entries, book, sequence)
     moved = accounts.release(held.amount)
-    wanted = _new(services, Kind.RELEASE, moved, f"release:{sequence}", reference=str(sequence))
+    wanted = _new(services, Kind.RELEASE, moved, f"hold:{sequence}", reference=str(sequence))
     return await _post(services, actor, organization_id, wanted)
 
 
