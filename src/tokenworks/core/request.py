@@ -94,6 +94,7 @@ class Request:
     for an upstream of any other. An empty `model` means the service's default one.
     `unusual` tells that the body asks in a way that only some hosts of its protocol know: engines of ours get it anew.
     `timed` asks for a `Timing` with the answer. `batch` tells that it is a line of a batch.
+    `may_end` tells that the gateway may have to end the answer before the model does.
     """
 
     model: str
@@ -117,4 +118,5 @@ class Request:
     unusual: bool = False
     timed: bool = False
     batch: bool = False
+    may_end: bool = False
     options: dict[str, Any] = field(default_factory=dict)

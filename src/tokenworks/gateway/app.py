@@ -31,7 +31,6 @@ from tokenworks.gateway.edge.addresses import Network, networks
 from tokenworks.gateway.edge.asgi import Answer, Edge, Handler
 from tokenworks.gateway.edge.count_tokens import PATH as COUNT_PATH
 from tokenworks.gateway.edge.count_tokens import CountTokens
-from tokenworks.gateway.edge.delivery import EdgeLimits
 from tokenworks.gateway.edge.exchange import Exchange
 from tokenworks.gateway.edge.forward import PREFIXES, Forward
 from tokenworks.gateway.edge.health import Health
@@ -39,9 +38,8 @@ from tokenworks.gateway.edge.http import GuardedProtocol
 from tokenworks.gateway.edge.models import PREFIX as MODEL_PREFIX
 from tokenworks.gateway.edge.models import Models
 from tokenworks.gateway.edge.surfaces import SURFACES
-from tokenworks.gateway.failover.attempts import Attempts
 from tokenworks.gateway.metering.attempt import Meter
-from tokenworks.gateway.pipeline import Pipeline
+from tokenworks.gateway.pipeline import EdgeLimits, Pipeline
 from tokenworks.gateway.settings import Settings
 from tokenworks.gateway.upstreams.http import Upstreams
 from tokenworks.gateway.upstreams.probe import Probe
@@ -76,11 +74,12 @@ class Gateway:
         self._forward = Forward(control)
         keys = Keys(self._snapshot, _proxies(settings.trusted_proxies))
         models = Models(self._snapshot, keys)
-        self._health = Health(self._snapshot, journal, Probe(self._upstreams), metrics)
         limits = EdgeLimits(body_bytes=settings.body_limit, keep_alive=settings.keep_alive, padding=settings.padding)
-        self._admission = Admission(self._snapshot, _limit_store(settings.limits))
-        attempts = Attempts(self._upstreams, Meter(journal, metrics))
-        pipeline = Pipeline(self._snapshot, keys, self._admission, self._upstreams, attempts, limits)
+        shared = _limit_store(settings.limits, settings.limits_timeout)
+        self._admission = Admission(self._snapshot, shared, journal.gateway_id, wait=settings.limits_wait)
+        self._health = Health(self._snapshot, journal, Probe(self._upstreams), self._admission, metrics)
+        meter = Meter(journal, metrics)
+        pipeline = Pipeline(self._snapshot, keys, self._admission, self._upstreams, meter, limits)
         pages: dict[tuple[str, str], Handler] = {
             ("GET", "/healthz"): self._health.healthz,
             ("GET", "/readyz"): self._health.readyz,
@@ -152,6 +151,7 @@ class Gateway:
 
     def start(self) -> None:
         self._snapshot.start()
+        self._admission.start()
         self._shipper.start()
         self._batches.start()
 
@@ -236,7 +236,7 @@ def _proxies(text: str) -> tuple[Network, ...]:
         raise ValueError(f"--trusted-proxies: {error}") from error
 
 
-def _limit_store(where: str) -> LimitStore:
+def _limit_store(where: str, timeout: float) -> LimitStore:
     """`memory`, or the URL of a Valkey/Redis server. ValueError names what is missing."""
     if where == "memory":
         return MemoryStore()
@@ -244,7 +244,7 @@ def _limit_store(where: str) -> LimitStore:
         from tokenworks.gateway.admission.limits.valkey import ValkeyStore
     except ImportError as error:
         raise ValueError("--limits with a URL needs the extra: pip install 'tokenworks[valkey]'") from error
-    return ValkeyStore(where)
+    return ValkeyStore(where, timeout=timeout)
 
 
 def _listen(settings: Settings) -> socket.socket:

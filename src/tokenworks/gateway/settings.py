@@ -21,6 +21,8 @@ class Settings:
     durability: Literal["process", "disk"] = "process"
     limits: str = "memory"
     trusted_proxies: str = ""
+    limits_timeout: float = 0.5
+    limits_wait: float = 2.0
     body_limit: int = 32 * 1024 * 1024
     header_seconds: float = 10.0
     keep_alive: float = 10.0
@@ -40,6 +42,8 @@ _HELP = {
     "limits": "memory: this gateway alone; redis://host:port/0: shared by all gateways",
     "trusted_proxies": "networks in CIDR notation, separated by commas, whose X-Forwarded-For is believed: where the "
     "balancers in front of this gateway are",
+    "limits_timeout": "seconds to wait for the server of --limits, after which the failure policy decides",
+    "limits_wait": "seconds a request waits for what running ones hold of a limit and may give back; 0: not at all",
     "body_limit": "largest request body in bytes",
     "header_seconds": "time a client has to send its headers",
     "keep_alive": "seconds of silence after which a waiting stream gets a comment",
@@ -75,6 +79,8 @@ _TYPES = {
     "data_dir": Path,
     "cluster_key_file": Path,
     "port": int,
+    "limits_timeout": float,
+    "limits_wait": float,
     "body_limit": int,
     "header_seconds": float,
     "keep_alive": float,

@@ -35,12 +35,12 @@ class KeyRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class LimitRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """At most `limit` of one kind, in a window of some seconds or in a period of the calendar (UTC)."""
+    """At most `limit` of one kind, in a window of some seconds or in a period of the calendar."""
 
     scope: str
-    """key | project | organization | model: whose requests are counted together."""
+    """key | project | organization | model | provider: whose requests are counted together."""
     id: str
-    """The id of the key, project or organization; the public name of the model."""
+    """The id of the key, project or organization; the public name of the model; the name of the provider."""
     model: str | None
     """Only requests for this model count. None: all of them."""
     kind: str
@@ -51,12 +51,23 @@ class LimitRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     period: str = ""
     """"" | day | week | month | total"""
     strict: bool = False
-    """Never exceeded by one unit, so the worst case is reserved."""
+    """Never exceeded by one unit, so the worst case is reserved. A budget always is."""
+    offset: int = 0
+    """Seconds that are added to a period's borders in UTC: -3600 for midnights one hour east of Greenwich."""
 
     @property
     def name(self) -> str:
-        """What tells it from every other limit; its own `limit` and `strict` may change."""
+        """What tells it from every other limit; its own `limit`, `strict` and `offset` may change."""
         return "\t".join((self.scope, self.id, self.model or "", self.kind, str(self.window), self.period))
+
+
+class SpendRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the ledger knows to be spent of a budget, in the period that began at `begins` (Unix seconds)."""
+
+    name: str
+    """A `LimitRecord.name`."""
+    begins: int
+    spent: int
 
 
 class LimitsRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -182,20 +193,23 @@ class Full(msgspec.Struct, tag="full", frozen=True):
     models: tuple[ModelRecord, ...]
     upstreams: tuple[UpstreamRecord, ...]
     limits: tuple[LimitRecord, ...] = ()
+    spends: tuple[SpendRecord, ...] = ()
 
 
 class Delta(msgspec.Struct, tag="delta", frozen=True, omit_defaults=True):
-    """`removed_*` hold digests of keys, names of models, ids of upstreams, names of limits."""
+    """`removed_*` hold digests of keys, names of models, ids of upstreams, names of limits and spends."""
 
     revision: int
     keys: tuple[KeyRecord, ...] = ()
     models: tuple[ModelRecord, ...] = ()
     upstreams: tuple[UpstreamRecord, ...] = ()
     limits: tuple[LimitRecord, ...] = ()
+    spends: tuple[SpendRecord, ...] = ()
     removed_keys: tuple[str, ...] = ()
     removed_models: tuple[str, ...] = ()
     removed_upstreams: tuple[str, ...] = ()
     removed_limits: tuple[str, ...] = ()
+    removed_spends: tuple[str, ...] = ()
 
 
 class Beat(msgspec.Struct, tag="beat", frozen=True):

@@ -14,6 +14,7 @@ from tokenworks.snapshot.records import (
     KeyRecord,
     LimitRecord,
     ModelRecord,
+    SpendRecord,
     UpstreamRecord,
 )
 
@@ -33,6 +34,8 @@ class State:
     """By id."""
     limits: Mapping[str, LimitRecord] = field(default_factory=dict)
     """By `LimitRecord.name`."""
+    spends: Mapping[str, SpendRecord] = field(default_factory=dict)
+    """By `LimitRecord.name`."""
 
     @classmethod
     def of(
@@ -43,6 +46,7 @@ class State:
         models: Iterable[ModelRecord] = (),
         upstreams: Iterable[UpstreamRecord] = (),
         limits: Iterable[LimitRecord] = (),
+        spends: Iterable[SpendRecord] = (),
     ) -> "State":
         return cls(
             revision,
@@ -50,6 +54,7 @@ class State:
             {model.name: model for model in models},
             {upstream.id: upstream for upstream in upstreams},
             {limit.name: limit for limit in limits},
+            {spend.name: spend for spend in spends},
         )
 
     def full(self) -> Full:
@@ -60,6 +65,7 @@ class State:
             tuple(self.models.values()),
             tuple(self.upstreams.values()),
             tuple(self.limits.values()),
+            tuple(self.spends.values()),
         )
 
     def apply(self, frame: Frame) -> "State":
@@ -75,6 +81,7 @@ class State:
                 models=frame.models,
                 upstreams=frame.upstreams,
                 limits=frame.limits,
+                spends=frame.spends,
             )
         if isinstance(frame, Beat):
             if frame.revision != self.revision:
@@ -90,6 +97,7 @@ class State:
             _merge(self.models, {model.name: model for model in frame.models}, frame.removed_models),
             _merge(self.upstreams, {upstream.id: upstream for upstream in frame.upstreams}, frame.removed_upstreams),
             _merge(self.limits, {limit.name: limit for limit in frame.limits}, frame.removed_limits),
+            _merge(self.spends, {spend.name: spend for spend in frame.spends}, frame.removed_spends),
         )
 
 
@@ -101,10 +109,12 @@ def diff(old: State, new: State) -> Delta:
         models=_changed(old.models, new.models),
         upstreams=_changed(old.upstreams, new.upstreams),
         limits=_changed(old.limits, new.limits),
+        spends=_changed(old.spends, new.spends),
         removed_keys=_removed(old.keys, new.keys),
         removed_models=_removed(old.models, new.models),
         removed_upstreams=_removed(old.upstreams, new.upstreams),
         removed_limits=_removed(old.limits, new.limits),
+        removed_spends=_removed(old.spends, new.spends),
     )
 
 

@@ -52,6 +52,9 @@ class Metrics:
         self.in_flight = Gauge("tokenworks_in_flight_requests", "Requests being answered", registry=registry)
         self.control_connected = Gauge("tokenworks_control_connected", "1 while control is followed", registry=registry)
         self.snapshot_revision = Gauge("tokenworks_snapshot_revision", "Revision in force", registry=registry)
+        self.limits_degraded = Gauge(
+            "tokenworks_limits_degraded", "1 while the limit store cannot decide", registry=registry
+        )
         self.journal_unshipped = Gauge(
             "tokenworks_journal_unshipped_records", "Journal records control has not acknowledged", registry=registry
         )

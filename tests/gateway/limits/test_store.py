@@ -73,12 +73,12 @@ class Stores(RuleBasedStateMachine):
         self.next += 1
         request_id = f"r{self.next}"
         claims = [claim(bucket, amount) for bucket, amount in sorted(amounts.items())]
-        refusal = self.run(self.store.reserve(request_id, claims, TTL))
+        refusal = self.run(self.store.reserve(request_id, claims, TTL)).refusal
         assert (refusal is None) == self.fits(claims)
         if refusal is None:
             self.held[request_id] = []
             self.take(request_id, claims)
-            assert self.run(self.store.reserve(request_id, claims, TTL)) is None, "repeating changes nothing"
+            assert self.run(self.store.reserve(request_id, claims, TTL)).refusal is None, "repeating changes nothing"
         else:
             violated = next(each for each in claims if self.used(each.bucket) + each.amount > each.limit)
             assert refusal.bucket == violated.bucket
@@ -91,7 +91,7 @@ class Stores(RuleBasedStateMachine):
             return
         request_id = data.draw(st.sampled_from(running))
         claims = [claim("project:tokens", amount), claim("org:money", amount)]
-        refusal = self.run(self.store.extend(request_id, claims))
+        refusal = self.run(self.store.extend(request_id, claims)).refusal
         assert (refusal is None) == self.fits(claims)
         if refusal is None:
             self.take(request_id, claims)
@@ -123,7 +123,7 @@ class Stores(RuleBasedStateMachine):
     def renew(self, data: st.DataObject) -> None:
         running = sorted(set(self.held) - self.settled)
         chosen = data.draw(st.lists(st.sampled_from(running), unique=True)) if running else []
-        self.run(self.store.renew(chosen, TTL))
+        self.run(self.store.renew("gw", chosen, TTL))
         for request_id in chosen:
             for leases in self.leases.values():
                 if request_id in leases:
@@ -145,7 +145,7 @@ TestMemoryStore = Stores.TestCase
 
 
 def reserve(store: MemoryStore, request_id: str, *claims: Claim, ttl: float = TTL) -> Refusal | None:
-    return asyncio.run(store.reserve(request_id, list(claims), ttl))
+    return asyncio.run(store.reserve(request_id, list(claims), ttl)).refusal
 
 
 def test_a_refusal_names_the_bucket_and_the_exact_wait() -> None:

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from tokenworks.core.clock import ManualClock
 from tokenworks.core.errors import Unavailable
-from tokenworks.gateway.admission.limits.base import FOREVER, Claim
+from tokenworks.gateway.admission.limits.base import FOREVER, LARGEST, Claim
 from tokenworks.gateway.admission.limits.memory import MemoryStore
-from tokenworks.gateway.admission.limits.valkey import LARGEST, ValkeyStore
+from tokenworks.gateway.admission.limits.valkey import ValkeyStore
 
 DAY = 86_400
 BUCKETS = [("requests", 5, DAY, False), ("tokens", 60, FOREVER, False), ("running", 3, FOREVER, True)]
@@ -43,7 +43,7 @@ async def play(store: Any, script: list[Any], run: str) -> list[Any]:
     settled: set[str] = set()
     for number, (verb, *rest) in enumerate(script):
         if verb == "reserve":
-            refusal = await store.reserve(f"{run}-{number}", claims(rest[0], run), 600)
+            refusal = (await store.reserve(f"{run}-{number}", claims(rest[0], run), 600)).refusal
             answers.append((refusal.bucket, refusal.limit, refusal.used) if refusal else None)
             if refusal is None:
                 granted.append(f"{run}-{number}")
@@ -52,13 +52,13 @@ async def play(store: Any, script: list[Any], run: str) -> list[Any]:
             continue
         chosen = granted[rest[0] % len(granted)]
         if verb == "extend" and chosen not in settled:
-            refusal = await store.extend(chosen, claims({1: rest[1]}, run))
+            refusal = (await store.extend(chosen, claims({1: rest[1]}, run))).refusal
             answers.append((refusal.bucket, refusal.used) if refusal else None)
         elif verb == "settle":
             answers.append(await store.settle(chosen, {f"{run}:requests": rest[1] % 4, f"{run}:tokens": rest[1]}))
             settled.add(chosen)
         elif verb == "renew":
-            await store.renew([chosen], 600)
+            await store.renew("gw", [chosen], 600)
         readings = await store.read(claims({0: 1, 1: 1, 2: 1}, run))
         answers.append([reading.used for reading in readings])
     return answers
@@ -94,12 +94,12 @@ def hammer(url: str, seed: int, results: Any) -> None:
                     Claim("all:tokens", 10, 2_000, DAY),
                     Claim("all:running", 1, 7, lease=True),
                 ]
-                if await store.reserve(request_id, wanted, 60) is not None:
+                if (await store.reserve(request_id, wanted, 60)).refusal is not None:
                     await asyncio.sleep(chance.random() / 200)
                     continue
                 running = (await store.read([wanted[2]]))[0].used
                 admitted["most_running"] = max(admitted["most_running"], running)
-                more = await store.extend(request_id, [Claim("all:tokens", 5, 2_000, DAY)]) is None
+                more = (await store.extend(request_id, [Claim("all:tokens", 5, 2_000, DAY)])).refusal is None
                 used = chance.randint(0, 15 if more else 10)
                 await store.settle(request_id, {"all:requests": 1, "all:tokens": used})
                 admitted["requests"] += 1
@@ -126,7 +126,7 @@ def test_four_gateways_with_two_hundred_callers_never_admit_one_too_many(valkey:
     assert requests <= 150
     assert tokens <= 2_000
     with valkey.client() as client:
-        keys = {key.decode(): int(client.get(key) or 0) for key in client.keys("tw:c:*")}
+        keys = {key.decode(): int(client.hget(key, "u") or 0) for key in client.keys("tw:c:*")}
         assert client.zcard("tw:l:all:running") == 0, "no lease leaks"
     assert sum(value for key, value in keys.items() if "requests" in key) == requests
     assert sum(value for key, value in keys.items() if "tokens" in key) == tokens
@@ -138,7 +138,7 @@ def test_four_gateways_with_two_hundred_callers_never_admit_one_too_many(valkey:
 async def reserve_once(url: str, claim: Claim) -> Any:
     store = ValkeyStore(url)
     try:
-        return await store.reserve(uuid.uuid4().hex, [claim], 60)
+        return (await store.reserve(uuid.uuid4().hex, [claim], 60)).refusal
     finally:
         await store.close()
 
@@ -147,12 +147,12 @@ def test_a_flush_of_functions_and_scripts_heals_by_itself(valkey: Any) -> None:
     async def run() -> None:
         store = ValkeyStore(valkey.url)
         claim = Claim("b", 1, 2)
-        assert await store.reserve("a", [claim], 60) is None
+        assert (await store.reserve("a", [claim], 60)).refusal is None
         with valkey.client() as client:
             client.execute_command("FUNCTION", "FLUSH")
             client.script_flush()
-        assert await store.reserve("b", [claim], 60) is None
-        assert await store.reserve("c", [claim], 60) is not None
+        assert (await store.reserve("b", [claim], 60)).refusal is None
+        assert (await store.reserve("c", [claim], 60)).refusal is not None
         assert await store.settle("a", {}) is True
         await store.close()
 
@@ -163,13 +163,13 @@ def test_a_killed_server_comes_back_with_what_it_promised(valkey: Any) -> None:
     async def run() -> None:
         store = ValkeyStore(valkey.url, timeout=0.5)
         claim = Claim("budget", 3, 5)
-        assert await store.reserve("a", [claim], 60) is None
+        assert (await store.reserve("a", [claim], 60)).refusal is None
         valkey.kill()
         with pytest.raises(Unavailable) as error:
             await store.reserve("b", [claim], 60)
         assert error.value.retry_after == 1
         valkey.start()
-        refusal = await store.reserve("b", [claim], 60)
+        refusal = (await store.reserve("b", [claim], 60)).refusal
         assert refusal is not None
         assert refusal.used == 3
         await store.close()
@@ -199,7 +199,7 @@ def test_counts_beyond_exact_numbers_are_refused(limit_server: Any) -> None:
         with pytest.raises(ValueError, match="largest exact"):
             await store.reserve("a", [Claim("b", 1, LARGEST + 1)], 60)
         big = Claim(f"big-{uuid.uuid4().hex}", LARGEST - 1, LARGEST)
-        assert await store.reserve(uuid.uuid4().hex, [big], 60) is None
+        assert (await store.reserve(uuid.uuid4().hex, [big], 60)).refusal is None
         assert (await store.read([big]))[0].used == LARGEST - 1
         await store.close()
 

@@ -52,6 +52,8 @@ class Exchange:
         """What the log line of this request says about it: never prompt or answer text."""
         self.tell_failure: Callable[[TokenworksError], bytes] | None = None
         """How the stream that is under way says that it broke, where its codec alone cannot."""
+        self.degraded = ""
+        """Why limits were applied by this gateway alone."""
         self.keeper: Keeper | None = None
         self._read = False
         self._finished = False

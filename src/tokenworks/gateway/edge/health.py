@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from tokenworks.core.errors import TokenworksError
+from tokenworks.gateway.admission.limits.admit import Admission
 from tokenworks.gateway.edge.exchange import Exchange
 from tokenworks.gateway.upstreams.probe import Probe
 from tokenworks.journal.writer import Journal
@@ -21,10 +22,13 @@ _ENCODE = msgspec.json.Encoder().encode
 
 
 class Health:
-    def __init__(self, snapshot: Subscriber, journal: Journal, probe: Probe, metrics: Metrics) -> None:
+    def __init__(
+        self, snapshot: Subscriber, journal: Journal, probe: Probe, admission: Admission, metrics: Metrics
+    ) -> None:
         self._snapshot = snapshot
         self._journal = journal
         self._probe = probe
+        self._admission = admission
         self._metrics = metrics
         self._checked = 0.0
         self._model: dict[str, Any] = {}
@@ -45,12 +49,15 @@ class Health:
             "model": self._model,
             "control": {"ok": snapshot.connected, "revision": snapshot.state.revision},
             "journal": {"ok": not journal.full, "unshipped": journal.end - journal.acknowledged},
+            "limits": {"ok": not self._admission.degraded},
             "draining": self.draining,
         }
         if journal.full:
             components["journal"] = {"ok": False, "reason": journal.full}
+        if self._admission.degraded:
+            components["limits"] = {"ok": False, "reason": self._admission.degraded}
         ready = bool(self._model.get("ok")) and not journal.full and not self.draining
-        degraded = ready and not snapshot.connected
+        degraded = ready and (not snapshot.connected or bool(self._admission.degraded))
         status = "degraded" if degraded else "ready" if ready else "not ready"
         await exchange.respond(200 if ready else 503, _ENCODE({"status": status, "components": components}))
 
@@ -58,6 +65,7 @@ class Health:
         metrics = self._metrics
         metrics.control_connected.set(self._snapshot.connected)
         metrics.snapshot_revision.set(self._snapshot.state.revision)
+        metrics.limits_degraded.set(bool(self._admission.degraded))
         metrics.journal_unshipped.set(self._journal.end - self._journal.acknowledged)
         await exchange.respond(200, metrics.render(), content_type=CONTENT_TYPE)
 

@@ -1,26 +1,27 @@
 """Step 5 of a request: one atomic hold over every limit and budget it touches; its end replaces the hold by the truth.
 
-Failure policy: while the store cannot decide, strict limits and budgets refuse (503) and plain rate limits let pass;
-`degraded` says so, and /readyz and a response header show it.
+Failure policy: while the store cannot decide, strict limits and budgets refuse (503) and plain limits go on with this
+gateway's share of them; a response header, a metric and /readyz say "degraded". docs/limits.md tells all of it.
 """
 
 import asyncio
-import logging
-import time
+import contextlib
+from collections import defaultdict
 
 from tokenworks.core.errors import LimitReached, Unavailable
 from tokenworks.core.target import Target
-from tokenworks.core.usage import Usage
-from tokenworks.gateway.admission.limits.base import LimitStore, Refusal
-from tokenworks.gateway.admission.limits.rules import Rules, amount, bucket, claim, estimate, seconds_to_next_month
-from tokenworks.gateway.metering.attempt import Asked, Attempt
-from tokenworks.snapshot.records import LimitRecord, ModelRecord
+from tokenworks.gateway.admission.limits.base import Claim, Decision, LimitStore, Refusal
+from tokenworks.gateway.admission.limits.hold import Held, Hold, describe, refused_provider
+from tokenworks.gateway.admission.limits.learned import Learned
+from tokenworks.gateway.admission.limits.link import StoreLink
+from tokenworks.gateway.admission.limits.rules import Estimate, Rules, estimate, is_exact
+from tokenworks.gateway.metering.attempt import Asked
+from tokenworks.snapshot.records import LimitRecord
+from tokenworks.snapshot.state import State
 from tokenworks.snapshot.subscriber import Subscriber
 
-LEASE_SECONDS = 15.0
-RENEW_SECONDS = 5.0
-
-log = logging.getLogger(__name__)
+LOOK_SECONDS = 0.1
+"""A waiting request looks so often whether another gateway gave something back."""
 
 _WORDS = {
     "requests": "requests",
@@ -29,82 +30,80 @@ _WORDS = {
     "tokens": "tokens",
     "uncached_input_tokens": "uncached input tokens",
     "concurrency": "requests at once",
-    "spend_nano_usd": "spend",
+    "spend_nano_usd": "nano-dollars",
 }
 
 
-class Hold:
-    """What one request has reserved. Its attempts tell what it really took."""
-
-    def __init__(self, admission: "Admission", request_id: str, limits: list[tuple[LimitRecord, str]]) -> None:
-        self.attempts: list[Attempt] = []
-        self._admission = admission
-        self._request_id = request_id
-        self._limits = limits
-        self._open = bool(limits)
-
-    async def __aenter__(self) -> "Hold":
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.settle()
-
-    async def settle(self) -> None:
-        """Replace the hold by the usage of the attempts so far; a second time it does nothing."""
-        if self._open:
-            self._open = False
-            done = [attempt.settled for attempt in self.attempts if attempt.settled is not None]
-            total = sum((settled.usage.usage() for settled in done), Usage())
-            charge = sum(settled.charge for settled in done)
-            actual = {name: amount(limit.kind, total, charge) for limit, name in self._limits}
-            await self._admission.end(self._request_id, actual)
-
-
 class Admission:
-    def __init__(self, snapshot: Subscriber, store: LimitStore) -> None:
-        self.degraded = ""
-        """Why the store cannot decide; "" while it can."""
+    """`wait`: seconds a request waits for what running ones may give back."""
+
+    def __init__(self, snapshot: Subscriber, store: LimitStore, gateway_id: str = "", *, wait: float = 2.0) -> None:
         self._snapshot = snapshot
-        self._store = store
+        self._link = StoreLink(store, gateway_id)
+        self._wait = wait
         self._rules = Rules({})
-        self._running: set[str] = set()
-        self._renewing: asyncio.Task[None] | None = None
+        self._learned = Learned()
+        self._queues: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._returned: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
 
-    async def hold(self, asked: Asked, model: ModelRecord, targets: list[Target]) -> Hold:
-        """LimitReached naming the first limit without room and the exact wait; Unavailable when that cannot be told."""
-        limits = self._current().for_request(asked.caller, model.name)
-        if not limits:
-            return Hold(self, asked.request_id, [])
-        now = time.time()
-        expected = estimate(asked.request, model, targets)
-        claims = [claim(limit, expected.amount(limit), now) for limit in limits]
-        try:
-            refusal = await self._store.reserve(asked.request_id, claims, LEASE_SECONDS)
-            self.degraded = ""
-        except Unavailable as error:
-            self.degraded = error.message
-            if any(limit.strict or limit.kind == "spend_nano_usd" for limit in limits):
-                raise
-            return Hold(self, asked.request_id, [])
-        names = [(limit, bucket(limit, now)[0]) for limit in limits]
-        if refusal is not None:
-            raise _refused(next(limit for limit, name in names if name == refusal.bucket), refusal, now)
-        self._running.add(asked.request_id)
-        if self._renewing is None:
-            self._renewing = asyncio.create_task(self._renew(), name="limits-renew")
-        return Hold(self, asked.request_id, names)
+    @property
+    def degraded(self) -> str:
+        """Why the store cannot decide; "" while it can."""
+        return self._link.away
 
-    async def end(self, request_id: str, actual: dict[str, int]) -> None:
-        self._running.discard(request_id)
-        try:
-            await self._store.settle(request_id, actual)
-        except Unavailable as error:
-            # The hold stays counted, which is the safe side; its leases end by themselves.
-            self.degraded = error.message
+    def start(self) -> None:
+        self._link.start()
 
     async def close(self) -> None:
-        if self._renewing is not None:
-            self._renewing.cancel()
+        await self._link.close()
+
+    async def hold(self, asked: Asked, state: State, targets: list[Target]) -> Hold:
+        """LimitReached naming the first limit without room and the exact wait; Unavailable when that cannot be told."""
+        rules, model = self._current(), state.models[asked.request.model]
+        provider = state.upstreams[targets[0].upstream].provider
+        limits = rules.for_request(asked.caller, model.name)
+        bought = rules.for_provider(provider, model.name)
+        if rules.source:
+            expected = estimate(asked.request, model, targets, self._learned.size(asked.caller.key_id, model.name))
+            hold = Hold(self, asked, expected)
+        else:
+            hold = Hold(self, asked, None)
+        if limits or bought:
+            await self._reserve(hold, limits, bought, provider)
+        return hold
+
+    async def enter(self, hold: Hold, provider: str) -> None:
+        """The limits of a provider that a later attempt of a hold goes to."""
+        hold.provider = provider
+        limits = self._current().for_provider(provider, hold.asked.request.model)
+        if not limits or hold.estimate is None:
+            return
+        claims = self._claims(hold.estimate, limits)
+        try:
+            decision = await self._link.extend(hold.asked.request_id, claims)
+        except KeyError:
+            decision = await self._link.reserve(hold.asked.request_id, claims)
+        if (refusal := decision.refusal) is not None:
+            named = next(limit for limit in limits if limit.name == refusal.bucket)
+            raise refused_provider(named, refusal.retry_after)
+        hold.take(limits, claims, decision)
+
+    async def more(self, hold: Hold, claims: list[Claim]) -> Decision | None:
+        try:
+            return await self._link.extend(hold.asked.request_id, claims)
+        except (Unavailable, KeyError):
+            return None
+
+    async def end(self, hold: Hold, actual: dict[str, int]) -> None:
+        request = hold.asked.request
+        for attempt in hold.attempts:
+            if attempt.settled is not None and attempt.settled.outcome == "completed" and not hold.ended:
+                output = attempt.settled.usage.output // (hold.estimate.choices if hold.estimate else 1)
+                self._learned.note(hold.asked.caller.key_id, request.model, output)
+        if hold.held:
+            await self._link.settle(hold.asked.request_id, actual)
+            for held in hold.held:
+                self._give_back(held)
 
     def _current(self) -> Rules:
         limits = self._snapshot.state.limits
@@ -112,28 +111,112 @@ class Admission:
             self._rules = Rules(limits)
         return self._rules
 
-    async def _renew(self) -> None:
-        while True:
-            await asyncio.sleep(RENEW_SECONDS)
-            if self._running:
-                try:
-                    await self._store.renew(sorted(self._running), LEASE_SECONDS)
-                except Unavailable as error:
-                    self.degraded = error.message
-                    log.warning("leases cannot be renewed: %s", error.message)
+    def _claims(self, expected: Estimate, limits: list[LimitRecord]) -> list[Claim]:
+        spends = self._snapshot.state.spends
+        return [expected.claim(limit, spends.get(limit.name)) for limit in limits]
+
+    async def _reserve(self, hold: Hold, limits: list[LimitRecord], bought: list[LimitRecord], provider: str) -> None:
+        assert hold.estimate is not None  # noqa: S101 -- the caller has just made it
+        every = limits + bought
+        claims = self._claims(hold.estimate, every)
+        hold.provider = provider
+        try:
+            decision = await self._decide(hold.asked.request_id, claims)
+        except Unavailable as error:
+            if any(is_exact(limit) for limit in every):
+                raise
+            hold.degraded = error.message
+            decision = await self._link.reserve_share(hold.asked.request_id, claims)
+        if (refusal := decision.refusal) is None:
+            hold.take(every, claims, decision)
+            return
+        at = next(at for at, claim in enumerate(claims) if claim.bucket == refusal.bucket)
+        if at >= len(limits):
+            hold.barred[provider] = refused_provider(every[at], refusal.retry_after)
+            if limits:
+                await self._reserve(hold, limits, [], provider)
+            return
+        raise _refused(every[at], refusal, self._wait)
+
+    async def _decide(self, request_id: str, claims: list[Claim]) -> Decision:
+        """Behind what running requests may give back, a request waits its turn, up to the stated time."""
+        decision = await self._link.reserve(request_id, claims)
+        refusal = decision.refusal
+        if refusal is None or not _may_come(refusal, claims) or self._wait <= 0:
+            return decision
+        bucket, deadline = refusal.bucket, asyncio.get_running_loop().time() + self._wait
+        turn = self._queues[bucket]
+        if not await _acquired(turn, self._wait):
+            return await self._link.reserve(request_id, claims)
+        try:
+            while decision.refusal is not None and _may_come(decision.refusal, claims):
+                left = deadline - asyncio.get_running_loop().time()
+                if left <= 0:
+                    break
+                await self._news(bucket, min(left, LOOK_SECONDS))
+                decision = await self._link.reserve(request_id, claims)
+        finally:
+            turn.release()
+            self._tidy(bucket)
+        return decision
+
+    async def _news(self, bucket: str, seconds: float) -> None:
+        """Until something of this bucket came back here, or it is time to look what others did."""
+        event = self._returned[bucket]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await event.wait()
+        event.clear()
+
+    def _give_back(self, held: Held) -> None:
+        event = self._returned.get(held.claim.bucket)
+        if event is not None:
+            event.set()
+
+    def _tidy(self, bucket: str) -> None:
+        lock = self._queues.get(bucket)
+        if lock is not None and not lock.locked():
+            self._queues.pop(bucket, None)
+            self._returned.pop(bucket, None)
 
 
-def _refused(limit: LimitRecord, refusal: Refusal, now: float) -> LimitReached:
-    where = f"{limit.scope} {limit.id}" + (f", model {limit.model}" if limit.model else "")
+async def _acquired(turn: asyncio.Lock, seconds: float) -> bool:
+    """A reservation itself is never interrupted: nobody would know whether it was granted."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await turn.acquire()
+    except TimeoutError:
+        return False
+
+
+def _may_come(refusal: Refusal, claims: list[Claim]) -> bool:
+    """Whether there is room in truth: what is missing is only held, and its holders may not need it."""
+    if refusal.rebuilding:
+        return True
+    claim = next(claim for claim in claims if claim.bucket == refusal.bucket)
+    return refusal.used - refusal.pending + claim.smallest <= refusal.limit
+
+
+def _refused(limit: LimitRecord, refusal: Refusal, waited: float) -> LimitReached | Unavailable:
+    if refusal.rebuilding:
+        return Unavailable(
+            "Budgets cannot be checked right now: what was spent is being collected anew.",
+            code="limit_store_rebuilding",
+            retry_after=refusal.retry_after,
+        )
+    wait = refusal.retry_after
+    if wait is None and refusal.pending:
+        wait = waited or LOOK_SECONDS
+    where = describe(limit)
     if limit.kind == "spend_nano_usd":
-        wait = seconds_to_next_month(now) if limit.period == "month" else refusal.retry_after
         return LimitReached(
-            f"The budget of {where} is used up or cannot cover this request.",
+            f"{where[0].upper()}{where[1:]} is used up or cannot cover this request.",
             code="insufficient_quota",
             retry_after=wait,
         )
     span = f" per {limit.window} s" if limit.window else f" per {limit.period}" if limit.period else ""
     return LimitReached(
-        f"Limit reached for {where}: {refusal.limit} {_WORDS[limit.kind]}{span}, {refusal.used} in use.",
-        retry_after=refusal.retry_after,
+        f"Limit reached for {where.partition(' of ')[2]}: {refusal.limit} {_WORDS[limit.kind]}{span}, "
+        f"{refusal.used} in use.",
+        retry_after=wait,
     )

@@ -1,96 +1,137 @@
 """Which buckets a request touches, and with how much: pure arithmetic over the snapshot's limits."""
 
-import calendar
 import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from tokenworks.core.caller import Caller
+from tokenworks.core.messages import Image
 from tokenworks.core.price import BATCH, Price, sold_tier
-from tokenworks.core.request import Request
+from tokenworks.core.request import Conversation, Prompts, Request
 from tokenworks.core.target import Target
 from tokenworks.core.usage import Usage
-from tokenworks.gateway.admission.limits.base import FOREVER, Claim
-from tokenworks.snapshot.records import LimitRecord, ModelRecord
+from tokenworks.gateway.admission.limits.base import DAY, FOREVER, MONTH, WEEK, Claim
+from tokenworks.gateway.admission.limits.calendar import epoch_at
+from tokenworks.snapshot.records import LimitRecord, ModelRecord, SpendRecord
 
-DAY = 86_400
-MONDAY = 4 * DAY
-"""1970-01-01 was a Thursday: weeks begin this long after it."""
 BYTES_PER_TOKEN = 4
+TEMPLATE_TOKENS = 64
+"""What a model's chat template may add to a conversation at the most, beyond a token for every byte."""
+IMAGE_TOKENS = 4_096
+"""At the most, for an image that is only named by its URL."""
 USUAL_OUTPUT = 512
+"""Until a key's answers are known."""
 LARGEST_OUTPUT = 4_096
-"""What a strict limit reserves for a model that states no bound of its own."""
+"""What a strict limit reserves for a model that states no bound of its own; such a stream is watched."""
+LEAST_OUTPUT = 16
+"""A stream that can be ended starts when there is room for so much."""
+NEVER = 2**63
+_PERIODS = {"day": DAY, "week": WEEK, "month": MONTH, "total": FOREVER}
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a request may take: as likely, and at the most. Tokens, and nano-dollars of its dearest target."""
+    """What a request may take: at the least, as likely, and at the most. Tokens; `prices` of its targets.
 
+    `endable`: the gateway can end its answer anywhere, so it may start with less than the most. `bounded`: the most is
+    certain. `choices` share the output. `tier`: the one that is asked for."""
+
+    least: Usage
     usual: Usage
     most: Usage
     prices: tuple[Price, ...]
+    endable: bool
+    bounded: bool
+    choices: int
     tier: str = ""
 
-    def amount(self, limit: LimitRecord) -> int:
-        usage = self.most if limit.strict or limit.kind == "spend_nano_usd" else self.usual
-        charge = 0
+    def amount(self, kind: str, usage: Usage) -> int:
+        if kind != "spend_nano_usd":
+            return amount(kind, usage, 0)
+        return max((_dearest(price, usage, self.tier) for price in self.prices), default=0)
+
+    def claim(self, limit: LimitRecord, spend: SpendRecord | None, unshipped: int = 0) -> Claim:
+        """`unshipped` nano-dollars of this gateway that the ledger does not know yet."""
+        window = _PERIODS[limit.period] if limit.period else limit.window
+        if limit.kind in ("requests", "concurrency"):
+            return Claim(limit.name, 1, limit.limit, window, limit.offset, lease=limit.kind == "concurrency")
+        usual = self.amount(limit.kind, self.usual)
+        if not is_exact(limit):
+            # It may overshoot by what the estimate was wrong, so it is not refused for output that may never come.
+            least = min(self.amount(limit.kind, Usage(input=self.usual.input, output=min(self.usual.output, 1))), usual)
+            return Claim(limit.name, usual, limit.limit, window, limit.offset, least=least, enough=usual)
+        most = max(self.amount(limit.kind, self.most), usual)
+        least = min(self.amount(limit.kind, self.least), most) if self.endable else most
+        floor = since = None
         if limit.kind == "spend_nano_usd":
-            charge = max((price.charge(usage, self.tier) for price in self.prices), default=0)
-        return amount(limit.kind, usage, charge)
+            begins = spend.begins if spend is not None else 0
+            floor, since = (spend.spent if spend is not None else 0) + unshipped, epoch_at(begins, window, limit.offset)
+        return Claim(
+            limit.name, most, limit.limit, window, limit.offset, False, least, max(least, usual), floor, since or 0
+        )
+
+    def output_within(self, kind: str, granted: int) -> int:
+        """Tokens of output that still fit what was granted."""
+        if self.amount(kind, self.with_output(LARGEST_OUTPUT * 512)) <= granted:
+            return NEVER
+        low, high = 0, LARGEST_OUTPUT * 512
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self.amount(kind, self.with_output(middle)) <= granted:
+                low = middle
+            else:
+                high = middle
+        return low
+
+    def with_output(self, tokens: int) -> Usage:
+        return Usage(input=self.most.input, output=tokens)
 
 
-def estimate(request: Request, model: ModelRecord, targets: list[Target]) -> Estimate:
+def is_exact(limit: LimitRecord) -> bool:
+    """Never exceeded: a strict limit, and every budget that gateways know of."""
+    return limit.strict or limit.kind == "spend_nano_usd"
+
+
+def estimate(request: Request, model: ModelRecord, targets: list[Target], learned: int | None) -> Estimate:
     """A token is at least one byte, so a body's length bounds its input; four bytes are usual."""
-    size = len(request.body)
-    bound = model.max_output or model.context_length or LARGEST_OUTPUT
+    size, task = len(request.body), request.task
+    generates = isinstance(task, Conversation | Prompts)
+    choices = request.n * (len(task.prompts) if isinstance(task, Prompts) else 1) if generates else 0
+    bound = model.max_output or model.context_length
     asked = request.max_output_tokens
-    most = Usage(input=size, output=(min(asked, bound) if asked else bound) * request.n)
-    usual = Usage(input=size // BYTES_PER_TOKEN + 1, output=(min(asked or USUAL_OUTPUT, USUAL_OUTPUT)) * request.n)
+    largest = min(asked, bound) if asked and bound else asked or bound or LARGEST_OUTPUT
+    usual = min(largest, USUAL_OUTPUT if learned is None else learned)
+    hardest = size + (TEMPLATE_TOKENS + _image_tokens(task) if isinstance(task, Conversation) else 0)
     now = time.time()
-    prices = {price for target in targets if (price := target.price.at(now)) is not None}
-    return Estimate(usual, most, tuple(prices), BATCH if request.batch else sold_tier(request.service_tier))
+    prices = {id(price): price for target in targets if (price := target.price.at(now)) is not None}
+    return Estimate(
+        Usage(input=hardest, output=min(largest, LEAST_OUTPUT) * choices),
+        Usage(input=size // BYTES_PER_TOKEN + 1, output=usual * choices),
+        Usage(input=hardest, output=largest * choices),
+        tuple(prices.values()),
+        generates and not request.own,
+        bool(asked or bound),
+        max(choices, 1),
+        BATCH if request.batch else sold_tier(request.service_tier),
+    )
 
 
 def amount(kind: str, usage: Usage, charge: int) -> int:
     """What one request takes of a bucket of this kind."""
-    return {
-        "requests": 1,
-        "concurrency": 1,
-        "input_tokens": usage.prompt,
-        "output_tokens": usage.output,
-        "tokens": usage.total,
-        "uncached_input_tokens": usage.input + usage.cache_write,
-        "spend_nano_usd": charge,
-    }[kind]
-
-
-def bucket(limit: LimitRecord, now: float) -> tuple[str, int, int]:
-    """(name, window, offset) of the bucket that a limit counts in now."""
-    match limit.period:
-        case "":
-            return limit.name, limit.window, 0
-        case "day":
-            return limit.name, DAY, 0
-        case "week":
-            return limit.name, 7 * DAY, MONDAY
-        case "month":
-            return f"{limit.name}\t{datetime.fromtimestamp(now, UTC):%Y-%m}", FOREVER, 0
+    match kind:
+        case "requests" | "concurrency":
+            return 1
+        case "input_tokens":
+            return usage.prompt
+        case "output_tokens":
+            return usage.output
+        case "tokens":
+            return usage.total
+        case "uncached_input_tokens":
+            return usage.input + usage.cache_write
         case _:
-            return limit.name, FOREVER, 0
-
-
-def seconds_to_next_month(now: float) -> float:
-    today = datetime.fromtimestamp(now, UTC)
-    days = calendar.monthrange(today.year, today.month)[1]
-    ends = datetime(today.year, today.month, days, tzinfo=UTC).timestamp() + DAY
-    return ends - now
-
-
-def claim(limit: LimitRecord, taken: int, now: float) -> Claim:
-    name, window, offset = bucket(limit, now)
-    return Claim(name, taken, limit.limit, window, offset, lease=limit.kind == "concurrency")
+            return charge
 
 
 class Rules:
@@ -103,7 +144,7 @@ class Rules:
             self._by_owner[limit.scope, limit.id].append(limit)
 
     def for_request(self, caller: Caller, model: str) -> list[LimitRecord]:
-        """Every limit that counts this request, in the order in which a refusal names them."""
+        """Every limit of the caller and the model that counts this request, in the order of refusals."""
         if not self._by_owner:
             return []
         owners = (
@@ -113,3 +154,26 @@ class Rules:
             ("model", model),
         )
         return [limit for owner in owners for limit in self._by_owner.get(owner, ()) if limit.model in (None, model)]
+
+    def for_provider(self, provider: str, model: str) -> list[LimitRecord]:
+        """Limits of what is bought from a provider."""
+        return [limit for limit in self._by_owner.get(("provider", provider), ()) if limit.model in (None, model)]
+
+
+def _image_tokens(task: Conversation) -> int:
+    parts = (part for message in task.messages for part in message.parts)
+    return IMAGE_TOKENS * sum(isinstance(part, Image) and part.url is not None for part in parts)
+
+
+def _dearest(price: Price, usage: Usage, tier: str) -> int:
+    """Whatever kind the tokens turn out to be, and wherever they are made."""
+    written = Usage(
+        cache_write=usage.input,
+        cache_write_1h=usage.input,
+        output=usage.output,
+        reasoning=usage.output,
+        priced_requests=1,
+    )
+    plain = Usage(input=usage.input, output=usage.output, priced_requests=1)
+    regions = {"", *(each.region for each in price.when)}
+    return max(price.charge(each, tier, region) for each in (plain, written) for region in regions)

@@ -1,66 +1,65 @@
 """The limit store shared by many gateways: Valkey or Redis (7.0 or later), one server-side function per step.
 
 What the functions do is in valkey.lua. They are loaded when the server does not know them, so a flush, a failover to
-an empty server or a new version heals by itself. Needs the extra `valkey`.
+an empty server or a new version heals by itself. Not for a sharded cluster: one atomic step needs one server. Needs
+the extra `valkey`.
 """
 
-import json
 from importlib.resources import files
 from typing import Any
 
+import msgspec
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
 from tokenworks.core.errors import Unavailable
-from tokenworks.gateway.admission.limits.base import Claim, Reading, Refusal
+from tokenworks.gateway.admission.limits.base import LARGEST, Claim, Decision, Pulse, Reading, Refusal
 
-LARGEST = 2**53 - 1
-"""Counts are exact up to here: 9,007,199 USD in nano-dollars."""
+AWAY_ERRORS = ("LOADING", "READONLY", "MASTERDOWN", "OOM", "BUSY", "NOREPLICAS", "CLUSTERDOWN", "MISCONF")
+"""Answers of a server that cannot decide now; any other is a bug of ours."""
 
 _LIBRARY = files(__package__).joinpath("valkey.lua").read_text()
+_pack = msgspec.msgpack.Encoder().encode
 
 
 class ValkeyStore:
-    """`url` as redis-py takes it: redis://[:password@]host:port/db, rediss://, unix:///path."""
+    """`url` as redis-py takes it: redis://[:password@]host:port/db, rediss://, unix:///path. `timeout` in seconds
+    bounds every wait for the server."""
 
     def __init__(self, url: str, *, timeout: float = 1.0) -> None:
         self._redis: Any = Redis.from_url(
             url,
             socket_timeout=timeout,
             socket_connect_timeout=timeout,
-            retry=Retry(NoBackoff(), 1),
+            retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
             decode_responses=True,
         )
 
     async def close(self) -> None:
         await self._redis.aclose()
 
-    async def reserve(self, request_id: str, claims: list[Claim], ttl: float) -> Refusal | None:
-        return _refusal(await self._call("tw_reserve_v1", request_id, round(ttl * 1000), _encode(claims)))
+    async def reserve(self, request_id: str, claims: list[Claim], ttl: float, *, force: bool = False) -> Decision:
+        arguments = (request_id, round(ttl * 1000), _encode(claims), int(force))
+        return _decision(claims, await self._call("tw_reserve_v2", *arguments))
 
-    async def extend(self, request_id: str, claims: list[Claim]) -> Refusal | None:
+    async def extend(self, request_id: str, claims: list[Claim]) -> Decision:
         try:
-            return _refusal(await self._call("tw_extend_v1", request_id, _encode(claims)))
+            return _decision(claims, await self._call("tw_extend_v2", request_id, _encode(claims)))
         except ResponseError as error:
             raise KeyError(request_id) from error
 
-    async def renew(self, request_ids: list[str], ttl: float) -> None:
-        await self._call("tw_renew_v1", round(ttl * 1000), *request_ids)
+    async def renew(self, gateway_id: str, request_ids: list[str], ttl: float) -> Pulse:
+        generation, gateways = await self._call("tw_renew_v2", gateway_id, round(ttl * 1000), *request_ids)
+        return Pulse(generation, gateways)
 
     async def settle(self, request_id: str, actual: dict[str, int]) -> bool:
-        return bool(await self._call("tw_settle_v1", request_id, json.dumps(actual)))
+        return bool(await self._call("tw_settle_v2", request_id, _pack(actual)))
 
     async def read(self, claims: list[Claim]) -> list[Reading]:
-        flat = [int(text) for text in await self._call("tw_read_v1", _encode(claims))]
-        return [
-            Reading(used, None if wait < 0 else wait / 1000) for used, wait in zip(flat[::2], flat[1::2], strict=True)
-        ]
-
-    async def load(self, claim: Claim, used: int) -> None:
-        """Set the current window of a FOREVER bucket, when budgets are rebuilt from the ledger."""
-        await self._command("SET", f"tw:c:{claim.bucket}:0", used)
+        return _decision(claims, await self._call("tw_read_v2", _encode(claims))).readings
 
     async def _call(self, function: str, *arguments: Any) -> Any:
         try:
@@ -74,30 +73,44 @@ class ValkeyStore:
     async def _command(self, *words: Any) -> Any:
         try:
             return await self._redis.execute_command(*words)
-        except ResponseError:
-            raise
+        except ResponseError as error:
+            if not str(error).startswith(AWAY_ERRORS):
+                raise
+            raise _away() from error
         except (RedisError, OSError, TimeoutError) as error:
-            raise Unavailable(
-                "Limits cannot be checked right now: their store does not answer.",
-                code="limit_store_unavailable",
-                retry_after=1.0,
-            ) from error
+            raise _away() from error
 
 
-def _encode(claims: list[Claim]) -> str:
+def _away() -> Unavailable:
+    return Unavailable(
+        "Limits cannot be checked right now: their store does not answer.",
+        code="limit_store_unavailable",
+        retry_after=1.0,
+    )
+
+
+def _encode(claims: list[Claim]) -> bytes:
     rows = []
     for claim in claims:
-        if claim.limit > LARGEST or claim.amount > LARGEST:
-            raise ValueError(
-                f"{claim.bucket}: {max(claim.limit, claim.amount)} is above the largest exact count {LARGEST}"
-            )
-        row = {"bucket": claim.bucket, "amount": claim.amount, "limit": claim.limit, "window": claim.window}
-        rows.append(row | {"offset": claim.offset, "lease": claim.lease})
-    return json.dumps(rows)
+        largest = max(claim.limit, claim.amount, claim.floor or 0)
+        if largest > LARGEST:
+            raise ValueError(f"{claim.bucket}: {largest} is above the largest exact count {LARGEST}")
+        floor = -1 if claim.floor is None else claim.floor
+        row = (claim.bucket, claim.amount, claim.smallest, claim.middle, claim.limit, claim.window, claim.offset)
+        rows.append((*row, int(claim.lease), floor, claim.since))
+    return _pack(rows)
 
 
-def _refusal(answer: list[str] | None) -> Refusal | None:
-    if not answer:
-        return None
-    bucket, limit, used, wait = answer
-    return Refusal(bucket, int(limit), int(used), None if int(wait) < 0 else int(wait) / 1000)
+def _decision(claims: list[Claim], answer: list[int]) -> Decision:
+    at, rebuilding, pending, wait = answer[:4]
+    readings = [
+        Reading(answer[n], None if answer[n + 1] < 0 else answer[n + 1] / 1000, answer[n + 2])
+        for n in range(4, len(answer), 3)
+    ]
+    if not at:
+        return Decision(None, readings)
+    claim = claims[at - 1]
+    seconds = None if wait < 0 else wait / 1000
+    return Decision(
+        Refusal(claim.bucket, claim.limit, readings[at - 1].used, seconds, pending, bool(rebuilding)), readings
+    )

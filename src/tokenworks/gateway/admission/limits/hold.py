@@ -1,0 +1,187 @@
+"""What one request has reserved: more of it while its stream goes on, the truth in its place at the end."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from tokenworks.core.errors import LimitReached, UpstreamUnavailable
+from tokenworks.core.usage import Usage
+from tokenworks.gateway.admission.limits.base import LARGEST, Claim, Decision
+from tokenworks.gateway.admission.limits.rules import NEVER, Estimate, amount, is_exact
+from tokenworks.gateway.metering.attempt import Asked, Attempt
+from tokenworks.snapshot.records import LimitRecord
+
+AHEAD_TOKENS = 256
+"""How much output a stream reserves at once when it runs past what it holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class LimitReading:
+    """One limit as this request's reservation left it. `resets_in` seconds; None: never, or not by time."""
+
+    limit: LimitRecord
+    used: int
+    resets_in: float | None
+
+    @property
+    def remaining(self) -> int:
+        return max(self.limit.limit - self.used, 0)
+
+
+@dataclass(slots=True)
+class Held:
+    """`claim` is what was asked for, `granted` what was got, extensions included."""
+
+    limit: LimitRecord
+    claim: Claim
+    granted: int
+
+
+class Keeper(Protocol):
+    """What a hold needs of the admission that gave it."""
+
+    async def more(self, hold: "Hold", claims: list[Claim]) -> Decision | None:
+        """None when the store cannot decide."""
+        ...
+
+    async def enter(self, hold: "Hold", provider: str) -> None: ...
+
+    async def end(self, hold: "Hold", actual: dict[str, int]) -> None: ...
+
+
+class Hold:
+    """`readings`: each limit that counts this request, as of its reservation. `ended`: why its stream was ended."""
+
+    def __init__(self, keeper: Keeper, asked: Asked, estimate: Estimate | None) -> None:
+        self.attempts: list[Attempt] = []
+        self.asked = asked
+        self.readings: list[LimitReading] = []
+        self.held: list[Held] = []
+        self.degraded = ""
+        """Why it was given without the store."""
+        self.ended = ""
+        self.provider = ""
+        self.barred: dict[str, UpstreamUnavailable] = {}
+        """Providers whose own limits have no room."""
+        self.allowed = NEVER
+        """Tokens of output that what is held covers."""
+        self.estimate = estimate
+        self._keeper = keeper
+        self._open = True
+
+    async def __aenter__(self) -> "Hold":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.settle()
+
+    def take(self, limits: list[LimitRecord], claims: list[Claim], decision: Decision) -> None:
+        """A reservation was granted."""
+        for limit, claim, got in zip(limits, claims, decision.readings, strict=True):
+            self.readings.append(LimitReading(limit, got.used, None if claim.lease else got.resets_in))
+            self.held.append(Held(limit, claim, got.granted))
+        self._measure()
+
+    async def enter(self, provider: str) -> None:
+        """An attempt is about to go to this provider. UpstreamUnavailable when its own limits have no room."""
+        if (barred := self.barred.get(provider)) is not None:
+            raise barred
+        if provider != self.provider:
+            await self._keeper.enter(self, provider)
+
+    async def covers(self, output: int) -> bool:
+        """Whether an answer may go on to so many tokens of output; False when a strict limit or a budget is used up."""
+        if output <= self.allowed:
+            return True
+        estimate = self.estimate
+        assert estimate is not None  # noqa: S101 -- `allowed` is never reached without one
+        wishes: list[tuple[Held, Claim]] = []
+        for held in self.held:
+            exact = is_exact(held.limit)
+            needed = estimate.amount(held.limit.kind, _usage(estimate, output, exact)) - held.granted
+            if needed > 0:
+                ahead = estimate.amount(held.limit.kind, _usage(estimate, output + AHEAD_TOKENS, exact)) - held.granted
+                wishes.append((held, _more(held.claim, ahead, needed if exact else None)))
+        decision = await self._keeper.more(self, [claim for _, claim in wishes]) if wishes else None
+        if wishes and decision is None:
+            if any(is_exact(held.limit) for held, _ in wishes):
+                self.ended = "limits cannot be checked right now"
+                return False
+        elif decision is not None and decision.refusal is not None:
+            held = next(each for each, claim in wishes if claim.bucket == decision.refusal.bucket)
+            self.ended = f"{describe(held.limit)} is used up"
+            return False
+        elif decision is not None:
+            for (held, _), got in zip(wishes, decision.readings, strict=True):
+                held.granted += got.granted
+        self._measure(output)
+        return True
+
+    async def settle(self) -> None:
+        """Replace the hold by the usage of the attempts so far; a second time it does nothing."""
+        if self._open:
+            self._open = False
+            await self._keeper.end(self, {held.claim.bucket: self._actual(held.limit) for held in self.held})
+
+    def _actual(self, limit: LimitRecord) -> int:
+        done = [
+            attempt.settled
+            for attempt in self.attempts
+            if attempt.settled is not None and (limit.scope != "provider" or attempt.provider == limit.id)
+        ]
+        if limit.scope == "provider" and not done:
+            return 0
+        total = sum((settled.usage.usage() for settled in done), Usage())
+        return amount(limit.kind, total, sum(settled.charge for settled in done))
+
+    def _measure(self, reached: int = 0) -> None:
+        """How far the answer may go before more must be reserved."""
+        estimate, allowed = self.estimate, NEVER
+        if estimate is None:
+            return
+        for held in self.held:
+            if held.limit.kind not in _GROWING:
+                continue
+            if not is_exact(held.limit):
+                allowed = min(allowed, max(estimate.usual.output, reached) + (AHEAD_TOKENS if reached else 0))
+            elif held.granted != held.claim.amount:
+                allowed = min(allowed, estimate.output_within(held.limit.kind, held.granted))
+                self.asked.request.may_end = estimate.endable
+            elif not estimate.bounded:
+                allowed = min(allowed, estimate.most.output)
+                self.asked.request.may_end = estimate.endable
+        self.allowed = allowed
+
+
+_GROWING = frozenset({"output_tokens", "tokens", "spend_nano_usd"})
+
+
+def describe(limit: LimitRecord) -> str:
+    """For people: which limit it is."""
+    what = "the budget" if limit.kind == "spend_nano_usd" else "the limit"
+    return f"{what} of {limit.scope} {limit.id}" + (f", model {limit.model}" if limit.model else "")
+
+
+def refused_provider(limit: LimitRecord, retry_after: float | None) -> UpstreamUnavailable:
+    return UpstreamUnavailable(
+        f"What may be bought from {limit.id} is used up: {describe(limit)}.",
+        provider=limit.id,
+        code="provider_limit_reached",
+        retry_after=retry_after,
+    )
+
+
+def exhausted(hold: Hold) -> LimitReached:
+    """For an answer that could not be ended in a better way."""
+    return LimitReached(f"The answer was ended: {hold.ended}.", code="insufficient_quota")
+
+
+def _usage(estimate: Estimate, output: int, exact: bool) -> Usage:
+    return Usage(input=(estimate.most if exact else estimate.usual).input, output=output)
+
+
+def _more(claim: Claim, ahead: int, least: int | None) -> Claim:
+    """`least` None: a plain limit ends no stream, so it only counts on."""
+    limit = LARGEST if least is None else claim.limit
+    enough = None if least is None else ahead
+    offset = claim.offset
+    return Claim(claim.bucket, ahead, limit, claim.window, offset, False, least, enough, claim.floor, claim.since)

@@ -1,0 +1,183 @@
+"""A gateway's line to its limit store: what happens while the store is away, and how everything is made good after.
+
+- Away: nothing waits for the store more than once in a while; the caller of `reserve` gets Unavailable and follows its
+  failure policy. `share` then is a store of this gateway alone for plain limits.
+- Back: what was settled meanwhile is settled, reservations whose answer never came are given back.
+- Lost (flushed, restarted without its data): the holds of running requests are reserved again.
+"""
+
+import asyncio
+import logging
+import time
+from dataclasses import replace
+
+from tokenworks.core.errors import Unavailable
+from tokenworks.gateway.admission.limits.base import Claim, Decision, LimitStore, Reading
+from tokenworks.gateway.admission.limits.memory import MemoryStore
+
+LEASE_SECONDS = 15.0
+PULSE_SECONDS = 1.0
+RENEW_EVERY = 5
+"""Pulses: the leases of running requests are renewed only so often."""
+MOST_OPEN_ENDS = 200_000
+"""Settlements that wait for the store; beyond it the oldest are left to the expiry of their holds."""
+MOST_SEEN = 100_000
+
+log = logging.getLogger(__name__)
+
+
+class StoreLink:
+    """`away`: why the store cannot decide; "" while it can."""
+
+    def __init__(self, store: LimitStore, gateway_id: str) -> None:
+        self.away = ""
+        self._store = store
+        self._gateway_id = gateway_id
+        self._running: dict[str, list[Claim]] = {}
+        self._unsettled: dict[str, dict[str, int]] = {}
+        self._generation = ""
+        self._gateways = 1
+        self._share: MemoryStore | None = None
+        self._shared: set[str] = set()
+        """Buckets whose count in `_share` has begun."""
+        self._seen: dict[str, tuple[int, float]] = {}
+        """What plain buckets held when last read, and until when (monotonic)."""
+        self._pulse: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Keep in touch with the store; a store within this process needs it only for leases."""
+        if self._pulse is None:
+            self._pulse = asyncio.create_task(self._beat(), name="limits-pulse")
+
+    async def close(self) -> None:
+        if self._pulse is not None:
+            self._pulse.cancel()
+            await asyncio.gather(self._pulse, return_exceptions=True)
+        if not self.away:
+            await self._settle_all()
+        await self._store.close()
+
+    async def reserve(self, request_id: str, claims: list[Claim]) -> Decision:
+        """Unavailable at once while the store is known to be away."""
+        self.start()
+        self._require()
+        try:
+            decision = await self._store.reserve(request_id, claims, LEASE_SECONDS)
+        except BaseException as error:
+            # Nobody knows whether it was granted; settling with nothing is right for both.
+            self._open_end(request_id, {})
+            if isinstance(error, Unavailable):
+                self._lost(error.message)
+            raise
+        self._remember(claims, decision.readings)
+        if decision.refusal is None:
+            self._running[request_id] = _held(claims, decision.readings)
+        return decision
+
+    async def extend(self, request_id: str, claims: list[Claim]) -> Decision:
+        """KeyError when there is no such hold, which a share may have given."""
+        self._require()
+        if request_id not in self._running:
+            raise KeyError(request_id)
+        try:
+            decision = await self._store.extend(request_id, claims)
+        except Unavailable as error:
+            self._lost(error.message)
+            raise
+        if decision.refusal is None:
+            self._running[request_id] += _held(claims, decision.readings)
+        return decision
+
+    async def settle(self, request_id: str, actual: dict[str, int]) -> None:
+        """Never fails and never waits for a store that is away: it is made good later."""
+        if self._share is not None:
+            await self._share.settle(request_id, actual)
+        if self._running.pop(request_id, None) is None:
+            return
+        self._open_end(request_id, actual)
+        if self.away:
+            return
+        try:
+            await self._store.settle(request_id, actual)
+        except Unavailable as error:
+            self._lost(error.message)
+        else:
+            self._unsettled.pop(request_id, None)
+
+    async def reserve_share(self, request_id: str, claims: list[Claim]) -> Decision:
+        """Out of what this gateway may give by itself: its even part of each limit, less its part of what was used."""
+        if self._share is None:
+            self._share = MemoryStore()
+            for running, held in self._running.items():
+                leases = [claim for claim in held if claim.lease]
+                await self._share.reserve(running, leases, LEASE_SECONDS, force=True)
+        parts = [replace(claim, limit=max(claim.limit // self._gateways, 1)) for claim in claims]
+        for part in parts:
+            if part.bucket not in self._shared:
+                self._shared.add(part.bucket)
+                used, until = self._seen.get(part.bucket, (0, 0.0))
+                if not part.lease and time.monotonic() < until:
+                    self._share.start_at(part, -(-used // self._gateways))
+        return await self._share.reserve(request_id, parts, LEASE_SECONDS)
+
+    def _require(self) -> None:
+        if self.away:
+            raise Unavailable(
+                f"Limits cannot be checked right now: {self.away}",
+                code="limit_store_unavailable",
+                retry_after=PULSE_SECONDS,
+            )
+
+    def _open_end(self, request_id: str, actual: dict[str, int]) -> None:
+        self._unsettled[request_id] = actual
+        if len(self._unsettled) > MOST_OPEN_ENDS:
+            del self._unsettled[next(iter(self._unsettled))]
+
+    def _remember(self, claims: list[Claim], readings: list[Reading]) -> None:
+        for claim, reading in zip(claims, readings, strict=True):
+            if claim.floor is None and reading.resets_in is not None:
+                self._seen[claim.bucket] = (reading.used, time.monotonic() + reading.resets_in)
+        if len(self._seen) > MOST_SEEN:
+            self._seen.clear()
+
+    def _lost(self, why: str) -> None:
+        if not self.away:
+            log.warning("the limit store is away: %s", why)
+        self.away = why
+
+    async def _beat(self) -> None:
+        beats = 0
+        while True:
+            ids = list(self._running) if beats % RENEW_EVERY == 0 else []
+            try:
+                await self._meet(ids)
+                beats += 1
+            except Unavailable as error:
+                self._lost(error.message)
+                beats = 0
+            await asyncio.sleep(PULSE_SECONDS)
+
+    async def _meet(self, ids: list[str]) -> None:
+        if self._share is not None:
+            await self._share.renew(self._gateway_id, list(self._running), LEASE_SECONDS)
+        pulse = await self._store.renew(self._gateway_id, ids, LEASE_SECONDS)
+        self._gateways = max(pulse.gateways, 1)
+        if self._generation and pulse.generation != self._generation:
+            log.warning("the limit store has lost what it knew: %d holds are reserved again", len(self._running))
+            for request_id, held in list(self._running.items()):
+                await self._store.reserve(request_id, held, LEASE_SECONDS, force=True)
+        self._generation = pulse.generation
+        await self._settle_all()
+        if self.away:
+            log.warning("the limit store is back")
+            self.away, self._share = "", None
+            self._shared.clear()
+
+    async def _settle_all(self) -> None:
+        for request_id, actual in list(self._unsettled.items()):
+            await self._store.settle(request_id, actual)
+            self._unsettled.pop(request_id, None)
+
+
+def _held(claims: list[Claim], readings: list[Reading]) -> list[Claim]:
+    return [replace(claim, amount=got.granted) for claim, got in zip(claims, readings, strict=True)]

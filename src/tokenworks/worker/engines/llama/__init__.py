@@ -1,1 +1,0 @@
-"""Our engine: a scheduler for many tenants on llama.cpp's kernels."""
