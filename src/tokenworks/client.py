@@ -92,6 +92,10 @@ def _prefix(text: str, prefix: str) -> str:
     return prefix.rstrip("/")
 
 
+Query = Mapping[str, str | list[str]]
+"""Of a request; a list is the same name several times."""
+
+
 class Client:
     """One address, one token, one connection pool. Paths are given percent-encoded, with their leading slash.
 
@@ -125,7 +129,7 @@ class Client:
             await self._session.close()
             self._session = None
 
-    async def get(self, path: str, params: Mapping[str, str] | None = None) -> Any:
+    async def get(self, path: str, params: Query | None = None) -> Any:
         return await self._json("GET", path, params=params)
 
     async def post(self, path: str, body: Any = None, *, timeout: float | None = None) -> Any:
@@ -141,7 +145,7 @@ class Client:
         return await self._read("GET", path, timeout=timeout)
 
     async def post_bytes(
-        self, path: str, body: bytes, *, params: Mapping[str, str] | None = None, timeout: float | None = None
+        self, path: str, body: bytes, *, params: Query | None = None, timeout: float | None = None
     ) -> bytes:
         return await self._read("POST", path, body=body, params=params, timeout=timeout)
 
@@ -152,7 +156,7 @@ class Client:
         path: str,
         *,
         body: Any = None,
-        params: Mapping[str, str] | None = None,
+        params: Query | None = None,
         headers: Mapping[str, str] | None = None,
         idle: float | None = None,
         check: bool = True,
@@ -171,7 +175,7 @@ class Client:
         path: str,
         *,
         body: Any = None,
-        params: Mapping[str, str] | None = None,
+        params: Query | None = None,
         timeout: float | None = None,
     ) -> Any:
         raw = await self._read(method, path, body=body, params=params, timeout=timeout)
@@ -189,7 +193,7 @@ class Client:
         path: str,
         *,
         body: Any = None,
-        params: Mapping[str, str] | None = None,
+        params: Query | None = None,
         timeout: float | None = None,
     ) -> bytes:
         limits = aiohttp.ClientTimeout(total=timeout or self._timeout, sock_connect=CONNECT_TIMEOUT)
@@ -202,7 +206,7 @@ class Client:
         method: str,
         path: str,
         body: Any,
-        params: Mapping[str, str] | None,
+        params: Query | None,
         headers: Mapping[str, str] | None,
         timeout: aiohttp.ClientTimeout,
         check: bool,
@@ -211,7 +215,7 @@ class Client:
             self._session = aiohttp.ClientSession(
                 connector=self.address.connector(), cookie_jar=aiohttp.DummyCookieJar(), headers=self._headers
             )
-        query = f"?{urlencode(params)}" if params else ""
+        query = f"?{urlencode(params, doseq=True)}" if params else ""
         sent = dict(headers or {})
         if body is not None and not isinstance(body, bytes | bytearray | memoryview) and not hasattr(body, "__aiter__"):
             body = json.dumps(body).encode()
