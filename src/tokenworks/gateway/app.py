@@ -31,6 +31,7 @@ from tokenworks.gateway.edge.addresses import Network, networks
 from tokenworks.gateway.edge.asgi import Answer, Edge, Handler
 from tokenworks.gateway.edge.count_tokens import PATH as COUNT_PATH
 from tokenworks.gateway.edge.count_tokens import CountTokens
+from tokenworks.gateway.edge.delivery import EdgeLimits
 from tokenworks.gateway.edge.exchange import Exchange
 from tokenworks.gateway.edge.forward import PREFIXES, Forward
 from tokenworks.gateway.edge.health import Health
@@ -38,8 +39,9 @@ from tokenworks.gateway.edge.http import GuardedProtocol
 from tokenworks.gateway.edge.models import PREFIX as MODEL_PREFIX
 from tokenworks.gateway.edge.models import Models
 from tokenworks.gateway.edge.surfaces import SURFACES
+from tokenworks.gateway.failover.attempts import Attempts
 from tokenworks.gateway.metering.attempt import Meter
-from tokenworks.gateway.pipeline import EdgeLimits, Pipeline
+from tokenworks.gateway.pipeline import Pipeline
 from tokenworks.gateway.settings import Settings
 from tokenworks.gateway.upstreams.http import Upstreams
 from tokenworks.gateway.upstreams.probe import Probe
@@ -78,8 +80,8 @@ class Gateway:
         shared = _limit_store(settings.limits, settings.limits_timeout)
         self._admission = Admission(self._snapshot, shared, journal.gateway_id, wait=settings.limits_wait)
         self._health = Health(self._snapshot, journal, Probe(self._upstreams), self._admission, metrics)
-        meter = Meter(journal, metrics)
-        pipeline = Pipeline(self._snapshot, keys, self._admission, self._upstreams, meter, limits)
+        attempts = Attempts(self._upstreams, Meter(journal, metrics))
+        pipeline = Pipeline(self._snapshot, keys, self._admission, self._upstreams, attempts, limits)
         pages: dict[tuple[str, str], Handler] = {
             ("GET", "/healthz"): self._health.healthz,
             ("GET", "/readyz"): self._health.readyz,

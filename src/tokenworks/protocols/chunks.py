@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import replace
 
-from tokenworks.core.errors import UpstreamBroken
+from tokenworks.core.errors import Fault, UpstreamBroken
 from tokenworks.core.events import Event, Started, UsageReport
 from tokenworks.core.request import Request
 from tokenworks.core.usage import Usage
@@ -38,7 +38,7 @@ class ChunkReader(ABC):
         try:
             return self._events(self._splitter.close())
         except ValueError as error:
-            raise UpstreamBroken(f"The upstream's stream was cut: {error}") from error
+            raise UpstreamBroken(f"The upstream's stream was cut: {error}", fault=Fault.CUT) from error
 
     def _events(self, blocks: list[bytes]) -> list[Event]:
         events: list[Event] = []
@@ -92,7 +92,7 @@ class ChunkRelay(ABC):
         try:
             tail = b"".join([self._forward(block) for block in self._splitter.close()])
         except ValueError as error:
-            raise UpstreamBroken(f"The upstream's stream was cut: {error}") from error
+            raise UpstreamBroken(f"The upstream's stream was cut: {error}", fault=Fault.CUT) from error
         require_finish(self.observation)
         return tail + self.terminator
 

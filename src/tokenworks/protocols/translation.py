@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection
 from functools import cached_property
 
-from tokenworks.core.errors import TokenworksError, UpstreamBroken
+from tokenworks.core.errors import Fault, TokenworksError, UpstreamBroken
 from tokenworks.core.events import Event, Vector
 from tokenworks.core.request import Embeddings, Request
 from tokenworks.protocols.base import Codec, Failing, Observation, StreamReader, StreamWriter
@@ -99,7 +99,7 @@ class Translation:
 def require_finish(observation: Observation) -> None:
     """A stream that ends without a finish was cut: never pass it off as complete."""
     if not observation.finish_reasons:
-        raise UpstreamBroken("The upstream's stream ended before it was finished.")
+        raise UpstreamBroken("The upstream's stream ended before it was finished.", fault=Fault.CUT)
 
 
 def require_vectors(request: Request, count: int) -> None:

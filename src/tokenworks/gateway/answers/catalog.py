@@ -112,7 +112,7 @@ class Catalog:
         return model_body(model.name, model.created, f"{origin(exchange)}{MODELS}{shown(model.name)}", description)
 
     async def _respond(self, exchange: Exchange, body: bytes) -> None:
-        await exchange.respond(200, body, headers=headers.of_answer(exchange, None))
+        await exchange.respond(200, body, headers=headers.of_answer(exchange))
 
 
 def origin(exchange: Exchange) -> str:

@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager
 from tokenworks.core.caller import Caller
 from tokenworks.core.request import Request
 from tokenworks.gateway.admission.keys import Keys
+from tokenworks.gateway.edge.delivery import EdgeLimits
 from tokenworks.gateway.edge.exchange import Exchange
-from tokenworks.gateway.pipeline import EdgeLimits, Pipeline
+from tokenworks.gateway.pipeline import Pipeline
 from tokenworks.gateway.routing.plan import plan
 from tokenworks.gateway.upstreams.counting import count_tokens
 from tokenworks.gateway.upstreams.http import Upstreams

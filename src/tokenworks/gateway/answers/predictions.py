@@ -168,7 +168,7 @@ class Predictions:
         return record, None if record.ended else self._runs.find(caller.project_id, prediction_id)
 
     async def _respond(self, exchange: Exchange, status: int, body: bytes) -> None:
-        await exchange.respond(status, body, headers=headers.of_answer(exchange, None))
+        await exchange.respond(status, body, headers=headers.of_answer(exchange))
 
 
 def _webhook(request: Request) -> WebhookRecord | None:

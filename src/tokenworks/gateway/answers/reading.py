@@ -43,7 +43,7 @@ async def relay(exchange: Exchange, codec: Codec, blocks: AsyncIterator[bytes]) 
     async def started() -> None:
         pass
 
-    await exchange.start_stream(codec.stream_content_type, headers.of_answer(exchange, None))
+    await exchange.start_stream(codec.stream_content_type, headers.of_answer(exchange))
     exchange.keep_alive(KEEP_ALIVE_SECONDS, codec.stream_comment, started)
     async for block in blocks:
         await exchange.write(block + b"\n\n")

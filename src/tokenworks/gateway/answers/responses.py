@@ -173,7 +173,7 @@ class Responses:
         return record, None if record.ended else self._runs.find(caller.project_id, id)
 
     async def _respond(self, exchange: Exchange, body: bytes) -> None:
-        await exchange.respond(200, body, headers=headers.of_answer(exchange, None))
+        await exchange.respond(200, body, headers=headers.of_answer(exchange))
 
 
 def _id(text: str) -> str:

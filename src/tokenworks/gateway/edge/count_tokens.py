@@ -31,4 +31,5 @@ class CountTokens:
         target = plan(request, caller, state, self._upstreams.in_flight)[0]
         upstream = state.upstreams[target.upstream]
         tokens = await count_tokens(self._upstreams, request, upstream, target)
-        await exchange.respond(200, encode_count(tokens), headers=headers.of_answer(exchange, upstream.provider))
+        answerer = headers.Answerer(upstream.provider, target.model, 1)
+        await exchange.respond(200, encode_count(tokens), headers=headers.of_answer(exchange, answerer))

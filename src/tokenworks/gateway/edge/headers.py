@@ -1,6 +1,7 @@
 """Headers of answers and errors, as the clients' retry logic reads them."""
 
 import re
+from dataclasses import dataclass
 
 from tokenworks.core.errors import LimitReached, TokenworksError, UpstreamRejected
 from tokenworks.gateway.edge.exchange import Exchange, Header
@@ -11,22 +12,41 @@ LONGEST_RETRY = 60
 MOST_NAMES = 50
 LONGEST_NAME = 60
 _ODD = re.compile(r"[^A-Za-z0-9_.-]")
+_ODD_IN_MODEL = re.compile(r"[^\x21-\x7e]")
 
 _REQUEST_ID = (b"x-request-id", b"request-id", b"x-tokenworks-request-id")
 """Each family's clients look for it under another name."""
 
 
-def of_answer(exchange: Exchange, provider: str | None, ignored: list[str] | None = None) -> list[Header]:
-    """`ignored` are the parameters that had no effect."""
+@dataclass(frozen=True, slots=True)
+class Answerer:
+    """Who really answers: the provider, its own name for the model, and how many attempts it took to get there.
+
+    `ignored` are the parameters that have no effect there."""
+
+    provider: str
+    model: str
+    attempts: int
+    ignored: tuple[str, ...] = ()
+
+    def headers(self) -> list[Header]:
+        return [
+            (b"x-tokenworks-provider", self.provider.encode()),
+            (b"x-tokenworks-model", _ODD_IN_MODEL.sub("?", self.model).encode()),
+            (b"x-tokenworks-attempts", b"%d" % self.attempts),
+        ]
+
+
+def of_answer(exchange: Exchange, answerer: Answerer | None = None) -> list[Header]:
     request_id = exchange.request_id.encode()
     headers = [(name, request_id) for name in _REQUEST_ID]
     headers.append((b"openai-processing-ms", str(round(exchange.age() * 1000)).encode()))
-    if provider is not None:
-        headers.append((b"x-tokenworks-provider", provider.encode()))
     if exchange.degraded:
         headers.append((b"x-tokenworks-limits", b"degraded"))
-    if ignored:
-        headers.append((b"x-tokenworks-ignored", ",".join(map(_safe, ignored[:MOST_NAMES])).encode()))
+    if answerer is not None:
+        headers += answerer.headers()
+        if answerer.ignored:
+            headers.append((b"x-tokenworks-ignored", ",".join(map(_safe, answerer.ignored[:MOST_NAMES])).encode()))
     return headers
 
 
@@ -36,7 +56,11 @@ def _safe(name: str) -> str:
 
 
 def of_error(exchange: Exchange, error: TokenworksError) -> list[Header]:
-    headers = of_answer(exchange, error.provider)
+    headers = of_answer(exchange)
+    if error.provider is not None:
+        headers.append((b"x-tokenworks-provider", error.provider.encode()))
+    if (attempts := exchange.notes.get("attempts")) is not None:
+        headers.append((b"x-tokenworks-attempts", b"%d" % attempts))
     if error.retry_after is not None:
         headers.append((b"retry-after", str(min(max(1, round(error.retry_after)), LONGEST_RETRY)).encode()))
     if _hopeless(error):

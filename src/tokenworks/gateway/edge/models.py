@@ -35,7 +35,7 @@ class Models:
             body = encode_models([_told(model) for model in allowed], exchange.query)
         else:
             body = _ENCODE({"object": "list", "data": [_body(model) for model in allowed]})
-        await exchange.respond(200, body, headers=headers.of_answer(exchange, None))
+        await exchange.respond(200, body, headers=headers.of_answer(exchange))
 
     async def retrieve(self, exchange: Exchange) -> None:
         """The id is the rest of the path; clients send its slashes plain or as %2F."""
@@ -44,7 +44,7 @@ class Models:
         name = unquote(exchange.raw_path.decode("ascii", "replace").removeprefix(PREFIX))
         model = find_model(name, caller, self._snapshot.state)
         body = encode_model(_told(model)) if anthropic else _ENCODE(_body(model))
-        await exchange.respond(200, body, headers=headers.of_answer(exchange, None))
+        await exchange.respond(200, body, headers=headers.of_answer(exchange))
 
     async def info(self, exchange: Exchange) -> None:
         """The default model, as a server that has only one describes it."""

@@ -100,7 +100,7 @@ class Stored:
         headers: list[Header] = [
             (name.encode(), response.headers[name].encode("latin-1")) for name in _KEPT if name in response.headers
         ]
-        await exchange.start(response.status, [*headers, *render.of_answer(exchange, None)])
+        await exchange.start(response.status, [*headers, *render.of_answer(exchange)])
         # An answer that breaks off must not look complete, and no error can be told within a file.
         exchange.tell_failure = _nothing
         async for chunk in response.content.iter_any():

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 
 from tokenworks.client import Address
-from tokenworks.core.errors import TokenworksError, UpstreamBroken, UpstreamTimeout, UpstreamUnavailable
+from tokenworks.core.errors import Fault, TokenworksError, UpstreamBroken, UpstreamTimeout, UpstreamUnavailable
 from tokenworks.core.target import RouteLimits
 from tokenworks.gateway.upstreams.prepare import Outgoing
 from tokenworks.protocols.base import Codec
@@ -164,7 +164,9 @@ def _network_error(error: Exception, provider: str) -> TokenworksError:
         return UpstreamUnavailable(
             f"{provider} cannot be reached: nothing answers at its address.", provider=provider, retry_after=1.0
         )
-    return UpstreamBroken(f"{provider} broke the connection in the middle of its answer.", provider=provider)
+    return UpstreamBroken(
+        f"{provider} broke the connection in the middle of its answer.", provider=provider, fault=Fault.CUT
+    )
 
 
 async def _close_later(session: aiohttp.ClientSession, seconds: float = 600.0) -> None:

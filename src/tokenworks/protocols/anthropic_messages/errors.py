@@ -2,7 +2,7 @@
 
 import msgspec
 
-from tokenworks.core.errors import ContextLengthExceeded, TokenworksError, UpstreamOverloaded, UpstreamRejected
+from tokenworks.core.errors import ContextLengthExceeded, TokenworksError, UpstreamOverloaded
 from tokenworks.protocols.anthropic_messages import types as wire
 from tokenworks.protocols.openai_chat import errors as other
 
@@ -45,12 +45,7 @@ def read_error(status: int, body: bytes, *, provider: str, retry_after: float | 
         error = other.read_error(status, body, provider=provider, retry_after=retry_after)
         return ContextLengthExceeded(error.message, param="messages", provider=provider, upstream_status=status)
     if status == 400 and b"credit balance is too low" in body:
-        return UpstreamRejected(
-            f"{provider} refused: its quota is used up.",
-            code="upstream_quota",
-            provider=provider,
-            upstream_status=status,
-        )
+        return other.quota_used_up(provider, status)
     return other.read_error(status, body, provider=provider, retry_after=retry_after)
 
 

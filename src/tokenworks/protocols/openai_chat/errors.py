@@ -6,7 +6,9 @@ import msgspec
 
 from tokenworks.core.errors import (
     CallerError,
+    ContentRefused,
     ContextLengthExceeded,
+    Fault,
     InvalidRequest,
     LimitReached,
     PermissionDenied,
@@ -23,6 +25,8 @@ from tokenworks.core.errors import (
 
 _ENCODE = msgspec.json.Encoder().encode
 _LONGEST_QUOTE = 1000
+_CONTENT_POLICY = ("content_policy", "content_filter", "ResponsibleAIPolicyViolation", "moderation")
+_QUOTA = ("insufficient_quota", "credit_balance", "spend_limit", "usage_limit", "billing")
 
 
 def encode_error(error: TokenworksError) -> bytes:
@@ -57,6 +61,10 @@ def read_error(status: int, body: bytes, *, provider: str, retry_after: float | 
     said = f"{provider} answered {status}: {message[:_LONGEST_QUOTE]}" if message else f"{provider} answered {status}."
     if _is_context_length(kind, message):
         return ContextLengthExceeded(message or said, param="messages", **context)
+    if status < 500 and any(word in kind for word in _CONTENT_POLICY):
+        return ContentRefused(message or said, param=param, **context)
+    if status == 429 and any(word in kind for word in _QUOTA):
+        status = 402
     match status:
         case 400 | 409 | 422:
             return InvalidRequest(message or said, param=param, **context)
@@ -66,20 +74,33 @@ def read_error(status: int, body: bytes, *, provider: str, retry_after: float | 
             return UpstreamRejected(
                 f"{provider} refused the credentials this service holds for it ({status}).",
                 code="upstream_authentication",
+                fault=Fault.CREDENTIAL,
                 **context,
             )
         case 402:
-            return UpstreamRejected(f"{provider} refused: its quota is used up.", code="upstream_quota", **context)
+            return quota_used_up(provider, status)
         case 404 | 405:
             return UpstreamRejected(said, code="upstream_not_found", **context)
         case 408 | 504:
             return UpstreamTimeout(said, **context)
-        case 429 | 498 | 529:
+        case 429:
+            return UpstreamOverloaded(said, retry_after=retry_after or 1.0, fault=Fault.RATE_LIMIT, **context)
+        case 498 | 529:
             return UpstreamOverloaded(said, retry_after=retry_after or 1.0, **context)
         case 502 | 503:
-            return UpstreamUnavailable(said, retry_after=retry_after or 1.0, **context)
+            return UpstreamUnavailable(said, retry_after=retry_after or 1.0, fault=Fault.OVERLOAD, **context)
         case _:
-            return UpstreamBroken(said, **context)
+            return UpstreamBroken(said, fault=Fault.BROKEN, **context)
+
+
+def quota_used_up(provider: str, status: int) -> TokenworksError:
+    return UpstreamRejected(
+        f"{provider} refused: its quota is used up.",
+        code="upstream_quota",
+        provider=provider,
+        upstream_status=status,
+        fault=Fault.QUOTA,
+    )
 
 
 def read_stream_error(raw: bytes, *, provider: str = "") -> TokenworksError:

@@ -1,0 +1,77 @@
+"""How one answer goes out to its caller, whichever attempts it comes from: begun late, kept alive, never doubled."""
+
+from dataclasses import dataclass
+
+from tokenworks.gateway.edge.exchange import JSON, Exchange
+from tokenworks.gateway.edge.headers import Answerer, of_answer
+from tokenworks.protocols.base import Codec, Failing, Observation, OwnHeaders, Padded, Relay
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeLimits:
+    """Bytes and seconds. `keep_alive` is the silence after which a waiting stream gets a comment, `padding` that after
+    which a caller who waits for a whole answer gets white space."""
+
+    body_bytes: int = 32 * 1024 * 1024
+    body_seconds: float = 60.0
+    keep_alive: float = 10.0
+    padding: float = 20.0
+
+
+class Delivery:
+    """`written` tells whether a part of the answer itself has left: comments and padding are none."""
+
+    def __init__(self, exchange: Exchange, codec: Codec, limits: EdgeLimits, *, stream: bool) -> None:
+        self.exchange = exchange
+        self.codec = codec
+        self.stream = stream
+        self.written = False
+        self._limits = limits
+        self._told: Answerer | None = None
+        self._now: Answerer | None = None
+
+    def answered_by(self, answerer: Answerer) -> None:
+        """An attempt is about to leave: it is named if the answer's head leaves while it runs."""
+        begun = self._now is not None
+        self._now = answerer
+        self.exchange.notes["attempts"] = answerer.attempts
+        if begun:
+            return
+        if self.stream:
+            self.exchange.keep_alive(self._limits.keep_alive, self.codec.stream_comment, self._start)
+        elif self._limits.padding and isinstance(self.codec, Padded):
+            self.exchange.tell_failure = self.codec.encode_error
+            self.exchange.keep_alive(self._limits.padding, self.codec.padding, self._start)
+
+    def relayed_by(self, relay: Relay) -> None:
+        """What passes the stream on says how it broke, should it break."""
+        if self.stream:
+            self.exchange.tell_failure = relay.fail if isinstance(relay, Failing) else None
+
+    async def write(self, out: bytes) -> None:
+        """A part of a stream."""
+        self.written = True
+        if not self.exchange.started:
+            await self._start()
+        await self.exchange.write(out)
+
+    async def finish(self, rest: bytes, observation: Observation) -> None:
+        """The end of a stream, or a whole answer, once it is settled."""
+        if self.stream and not self.exchange.started:
+            await self._start()
+        if self.exchange.started:
+            await self.exchange.finish(self._correction() + rest)
+        else:
+            own = self.codec.answer_headers(observation) if isinstance(self.codec, OwnHeaders) else []
+            await self.exchange.respond(200, rest, headers=[*of_answer(self.exchange, self._now), *own])
+
+    async def _start(self) -> None:
+        self._told = self._now
+        content_type = self.codec.stream_content_type if self.stream else JSON
+        await self.exchange.start_stream(content_type, of_answer(self.exchange, self._told))
+
+    def _correction(self) -> bytes:
+        """A comment at the end of a stream that another attempt than the one in its head went on with."""
+        if not self.stream or self._now is None or self._now == self._told:
+            return b""
+        return b": " + b", ".join(b"%s=%s" % header for header in self._now.headers()) + b"\n\n"

@@ -1,0 +1,119 @@
+"""One try: a call to one upstream from its first byte to its last, watched, and settled once however it ends."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+
+from tokenworks.core.errors import InternalError, TokenworksError
+from tokenworks.core.target import Target
+from tokenworks.gateway.edge.delivery import Delivery
+from tokenworks.gateway.metering.attempt import Attempt
+from tokenworks.gateway.upstreams.http import Answer
+from tokenworks.gateway.upstreams.prepare import Prepared
+from tokenworks.gateway.upstreams.watchdog import Watchdog
+
+
+class Try:
+    """`begin`, then `rest`, which may run in different tasks; `abandon` when there is no `rest`."""
+
+    def __init__(self, attempt: Attempt, target: Target, prepared: Prepared, dog: Watchdog) -> None:
+        self.attempt = attempt
+        self.target = target
+        self.prepared = prepared
+        self._dog = dog
+        self._call: AbstractAsyncContextManager[Answer] | None = None
+        self._chunks: AsyncIterator[bytes] | None = None
+        self._ready: list[bytes] = []
+        """What the caller is to get of what came so far."""
+        self._seen = 0
+        self._end = b""
+
+    async def begin(self, call: AbstractAsyncContextManager[Answer]) -> None:
+        """Until there is something to show: the first output of a stream, or all of an answer that is not streamed."""
+        try:
+            with self._dog:
+                answer = await call.__aenter__()
+                self._call = call
+                if not self.prepared.stream:
+                    self._end = self.prepared.relay.whole(await answer.read())
+                    return
+                self._chunks = answer.chunks()
+                async for chunk in self._chunks:
+                    if out := self._take(chunk):
+                        self._ready.append(out)
+                    if self._progressed():
+                        return
+        except BaseException as error:  # noqa: BLE001 - raised again, as what it stands for
+            raise await self.abandon(error) from None
+
+    async def rest(self, delivery: Delivery) -> bytes:
+        """Pass on what came and comes; the last bytes are returned, to be sent once the attempt is settled."""
+        try:
+            if self._chunks is not None:
+                with self._dog:
+                    await self._stream(delivery, self._chunks)
+            await self._close(None)
+        except BaseException as error:  # noqa: BLE001 - raised again, as what it stands for
+            raise await self.abandon(error) from None
+        self.attempt.output_seen()
+        return self._end
+
+    async def abandon(self, error: BaseException) -> BaseException:
+        """End the call and settle the attempt; the error that the caller is to be told."""
+        error = await self._close(error) or error
+        settle(self.attempt, error)
+        return error
+
+    async def _stream(self, delivery: Delivery, chunks: AsyncIterator[bytes]) -> None:
+        fold = self.prepared.fold
+        if fold is None:
+            delivery.relayed_by(self.prepared.relay)
+            if self._ready:
+                await self._pass_on(delivery, b"".join(self._ready))
+        async for chunk in chunks:
+            out = self._take(chunk)
+            self._progressed()
+            if out:
+                await self._pass_on(delivery, out)
+        self._end = self.prepared.relay.close() if fold is None else fold.folded()
+
+    def _take(self, chunk: bytes) -> bytes:
+        if self.prepared.fold is not None:
+            self.prepared.fold.collect(chunk)
+            return b""
+        return self.prepared.relay.feed(chunk)
+
+    def _progressed(self) -> bool:
+        deltas = self.attempt.observation.deltas
+        if deltas == self._seen:
+            return False
+        self._seen = deltas
+        self.attempt.output_seen()
+        self._dog.progress()
+        return True
+
+    async def _pass_on(self, delivery: Delivery, out: bytes) -> None:
+        self._dog.delivering = True
+        await delivery.write(out)
+        self._dog.delivered()
+
+    async def _close(self, error: BaseException | None) -> BaseException | None:
+        """What the call made of the error: a lost connection becomes the error it stands for."""
+        call, self._call = self._call, None
+        if call is None:
+            return None
+        try:
+            await call.__aexit__(type(error) if error else None, error, error.__traceback__ if error else None)
+        except BaseException as told:  # noqa: BLE001 - the caller raises it
+            return told
+        return None
+
+
+def settle(attempt: Attempt, error: BaseException) -> None:
+    if isinstance(error, asyncio.CancelledError):
+        attempt.cancel()
+    elif isinstance(error, TokenworksError):
+        error.provider = error.provider or attempt.provider
+        attempt.fail(error)
+    else:
+        attempt.fail(InternalError("internal error"))

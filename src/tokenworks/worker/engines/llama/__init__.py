@@ -1,0 +1,1 @@
+"""Our engine: a scheduler for many tenants on llama.cpp's kernels."""

@@ -1,0 +1,166 @@
+"""A kernel that computes nothing and checks everything: each slot holds the tokens that were computed into it."""
+
+from collections.abc import Sequence as Row
+from dataclasses import dataclass, field
+
+import pytest
+
+from tokenworks.worker.engines.llama.scheduling.prefixes import Prefixes
+from tokenworks.worker.engines.llama.scheduling.scheduler import Scheduler
+from tokenworks.worker.engines.llama.scheduling.sequence import Key, Outcome, Sequence, Work
+
+END = 0
+"""The token that ends a sequence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """Keys and values of these tokens, computed for this key; `at` is the position of the first."""
+
+    tokens: tuple[int, ...]
+    key: Key
+    at: int
+
+    @property
+    def size(self) -> int:
+        return len(self.tokens)
+
+    def part(self, begin: int, end: int) -> "Cells":
+        return Cells(self.tokens[begin:end], self.key, self.at + begin)
+
+
+@dataclass(slots=True)
+class Slot:
+    tokens: list[int] = field(default_factory=list)
+    keys: list[Key] = field(default_factory=list)
+
+
+class SimulatedKernel:
+    def __init__(self, slots: int, capacity: int) -> None:
+        self.slots = slots
+        self.capacity = capacity
+        self.held = [Slot() for _ in range(slots)]
+        self.saved = self.loaded = 0
+
+    def save(self, slot: int, begin: int, end: int) -> Cells:
+        held = self.held[slot]
+        assert 0 <= begin < end <= len(held.tokens)
+        self.saved += end - begin
+        return Cells(tuple(held.tokens[begin:end]), held.keys[end - 1], begin)
+
+    def load(self, slot: int, parts: Row[Cells]) -> None:
+        held = self.held[slot]
+        assert not held.tokens, "a slot is filled while it holds another sequence"
+        for part in parts:
+            assert part.at == len(held.tokens)
+            held.tokens += part.tokens
+            held.keys += [part.key] * part.size
+        assert len(held.tokens) <= self.capacity
+        self.loaded += len(held.tokens)
+
+    def clear(self, slot: int) -> None:
+        self.held[slot] = Slot()
+
+    def compute(self, work: Work, public: int = 0) -> None:
+        """What the real kernel does, and what must hold for it to be right."""
+        sequence, held = work.sequence, self.held[work.sequence.slot]
+        assert len(held.tokens) == work.begin == sequence.computed, "positions have to follow each other"
+        assert work.begin < work.end <= len(sequence.tokens)
+        if work.begin < len(sequence.tokens) and not sequence.sampled:
+            assert held.tokens == sequence.tokens[: work.begin], "its cells are those of other tokens"
+            own = [key for at, key in enumerate(held.keys) if key != sequence.key and at >= public]
+            assert not own, f"{sequence.key} uses what was computed for {own}"
+        held.tokens += sequence.tokens[work.begin : work.end]
+        held.keys += [sequence.key] * (work.end - work.begin)
+        assert len(held.tokens) + len(work.drafts) <= self.capacity
+
+
+class Simulation:
+    """Time passes by tokens. A sequence ends after `outputs[sequence]` new tokens."""
+
+    def __init__(
+        self, slots: int = 4, capacity: int = 256, budget: int = 32, memory: int = 512, **more: object
+    ) -> None:
+        self.kernel = SimulatedKernel(slots, capacity)
+        self.public: list[int] = list(more.pop("public", []))  # type: ignore[call-overload]
+        self.prefixes = Prefixes(memory, self.public)
+        self.scheduler = Scheduler(self.kernel, self.prefixes, budget=budget, **more)  # type: ignore[arg-type]
+        self.outputs: dict[Sequence, int] = {}
+        self.ended: list[Sequence] = []
+        self.now = 0.0
+        self.speed = 100.0
+        self._next = 1000
+
+    def submit(self, tokens: list[int], output: int, **more: object) -> Sequence:
+        sequence = Sequence(list(tokens), len(tokens) + output, expected=output, **more)  # type: ignore[arg-type]
+        self.scheduler.submit(sequence, self.now)
+        self.outputs[sequence] = output
+        return sequence
+
+    def step(self) -> list[Work]:
+        works = self.scheduler.plan(self.now)
+        total = sum(work.end - work.begin + len(work.drafts) for work in works)
+        assert total <= self.scheduler.budget
+        assert self.prefixes.used <= self.prefixes.memory
+        if total < self.scheduler.budget:  # then nothing that could be done is left
+            assert all(work.end == len(work.sequence.tokens) for work in works)
+            assert len(works) == len(self.scheduler.running)
+            if self.scheduler.waiting and self.scheduler._slots.free:
+                assert all(sequence.leader for sequence in self.scheduler.tenants.waiting_sequences())
+        outcomes = []
+        public = len(self.public)
+        for work in works:
+            self.kernel.compute(work, public)
+            if work.samples:
+                self._next += 1
+                sequence = work.sequence
+                done = len(sequence.tokens) + 1 - sequence.prompt >= self.outputs[sequence]
+                outcomes.append(Outcome(work, [self._next], ended=done))
+                if done:
+                    self.ended.append(sequence)
+                    del self.outputs[sequence]
+            else:
+                outcomes.append(Outcome(work, []))
+        seconds = total / self.speed
+        self.now += seconds
+        self.scheduler.commit(outcomes, seconds)
+        for sequence in self.scheduler.overdue:
+            del self.outputs[sequence]
+        self.scheduler.overdue.clear()
+        return works
+
+    def run(self, most: int = 100_000) -> int:
+        """Until nothing is left: the number of steps."""
+        for steps in range(most):
+            if not self.scheduler.has_work():
+                return steps
+            self.step()
+        raise AssertionError(f"work is left after {most} steps")
+
+    def assert_empty(self) -> None:
+        """No sequence, slot, cell or pin is left behind."""
+        assert not self.scheduler.running
+        assert not self.scheduler.waiting
+        assert all(not slot.tokens for slot in self.kernel.held)
+        assert self.scheduler._slots.free == self.kernel.slots
+        assert not self.scheduler._kept
+        assert not any(tenant.active for tenant in self.scheduler.tenants._all.values())
+        nodes = list(every_node(self.prefixes))
+        assert all(node.pins == 0 for node in nodes)
+        assert len(nodes) == self.prefixes.nodes
+        assert sum(node.stored.size for node in nodes if node.stored) == self.prefixes.used
+
+
+def every_node(prefixes: Prefixes) -> list:
+    found, left = [], list(prefixes._roots.values())
+    while left:
+        node = left.pop()
+        left += node.children.values()
+        if node.parent is not None:
+            found.append(node)
+    return found
+
+
+@pytest.fixture(scope="session")
+def simulation() -> type[Simulation]:
+    return Simulation
