@@ -284,7 +284,7 @@ def test_an_answer_with_calls_ends_with_tool_use_also_where_the_host_says_stop()
 
 
 def test_usage_is_cumulative_and_excludes_what_was_cached() -> None:
-    usage = Usage(input=7, cached_input=100, cache_write=50, output=9, reasoning=4)
+    usage = Usage(input=7, cached_input=100, cache_write=50, output=9, reasoning=4, cache_write_1h=20)
     events: list[Event] = [Started("x", "y"), TextDelta("x"), Finished(FinishReason.STOP), UsageReport(usage)]
     first, *_ = parse(written(events))
     assert first["message"]["usage"]["input_tokens"] == 0
@@ -292,6 +292,7 @@ def test_usage_is_cumulative_and_excludes_what_was_cached() -> None:
         "input_tokens": 7,
         "cache_read_input_tokens": 100,
         "cache_creation_input_tokens": 50,
+        "cache_creation": {"ephemeral_5m_input_tokens": 30, "ephemeral_1h_input_tokens": 20},
         "output_tokens": 9,
         "output_tokens_details": {"thinking_tokens": 4},
     }

@@ -24,6 +24,8 @@ RECORDED = Path(__file__).parents[1] / "recorded"
 STREAMS = sorted(RECORDED.glob("*/*.stream"))
 RESPONSES = sorted(RECORDED.glob("*/*.response"))
 REQUESTS = sorted(RECORDED.glob("*/*.request.json"))
+USUAL_KINDS = ("input", "cached_input", "cache_write", "output", "reasoning")
+"""Kinds of usage that every specimen states; the rest where it is more than none."""
 
 
 def label(path: Path) -> str:
@@ -69,6 +71,8 @@ def plain(events: list[Event]) -> list[dict[str, Any]]:
             row = {"event": type(event).__name__, **dataclasses.asdict(event)}
             if row.get("service_tier", "") is None:  # few hosts tell it
                 del row["service_tier"]
+            if isinstance(event, UsageReport):
+                row["usage"] = {kind: count for kind, count in row["usage"].items() if count or kind in USUAL_KINDS}
             rows.append(row)
     return json.loads(json.dumps(rows))
 

@@ -85,9 +85,12 @@ Part = Text | Image | ToolCall | ToolResult | Thinking | Foreign
 
 @dataclass(slots=True)
 class Message:
+    """`phase` is the provider's own word for what part of a turn it is (commentary, final_answer)."""
+
     role: Role
     parts: list[Part]
     name: str | None = None
+    phase: str | None = None
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from tokenworks.core.errors import InvalidRequest
-from tokenworks.core.messages import Message, Role, Text, Tool
+from tokenworks.core.messages import Message, Part, Role, Text, Thinking, Tool
 from tokenworks.core.request import Conversation, Prompts, Reasoning, Request, ResponseFormat
 from tokenworks.protocols.base import Codec
 
@@ -46,8 +46,13 @@ _WIRE_NAMES = {
     "reasoning": ("reasoning_effort", "thinking", "output_config"),
     "user": ("metadata",),
     "parallel_tool_calls": ("disable_parallel_tool_use",),
+    "encrypted_content": ("redacted_thinking",),
 }
 """Other names than ours under which protocols ask for it."""
+
+
+def _said(part: Part, phase: str | None = None) -> Message:
+    return Message(Role.ASSISTANT, [part, Text("x")], phase=phase)
 
 
 def lost(request: Request, upstream: Codec) -> list[str]:
@@ -81,7 +86,21 @@ def _find(upstream: Codec, task: type) -> frozenset[str]:
     plain = Request(model="x", task=_TASKS[task], protocol="")
     before = _encoded(upstream, plain)
     found = {name for name, probe in _probes(plain) if (after := _encoded(upstream, probe)) is None or after != before}
+    found |= {name for name, (bare, probe) in _STATE.items() if _turn(upstream, bare) != _turn(upstream, probe)}
     return frozenset(found)
+
+
+_STATE: dict[str, tuple[Message, Message]] = {
+    "signature": (_said(Thinking("x")), _said(Thinking("x", signature="x"))),
+    "encrypted_content": (_said(Thinking()), _said(Thinking(encrypted="x"))),
+    "phase": (_said(Text("x")), _said(Text("x"), phase="x")),
+}
+"""What providers have clients send back of earlier turns: a message without it, and with it."""
+
+
+def _turn(upstream: Codec, message: Message) -> bytes | None:
+    hello = Message(Role.USER, [Text("x")])
+    return _encoded(upstream, Request(model="x", task=Conversation([hello, message, hello]), protocol=""))
 
 
 def _probes(plain: Request) -> list[tuple[str, Request]]:
@@ -110,9 +129,20 @@ def _asked(request: Request) -> list[str]:
     if isinstance(request.task, Conversation):
         if request.task.parallel_tool_calls is False:
             asked.append("parallel_tool_calls")
-        if any(getattr(part, "cache_ttl", None) for message in request.task.messages for part in message.parts):
-            asked.append("cache_control")
+        asked += _state_of(request.task.messages)
     return asked
+
+
+def _state_of(messages: list[Message]) -> list[str]:
+    parts = [part for message in messages for part in message.parts]
+    thoughts = [part for part in parts if isinstance(part, Thinking)]
+    there = {
+        "cache_control": any(getattr(part, "cache_ttl", None) for part in parts),
+        "signature": any(thought.signature for thought in thoughts),
+        "encrypted_content": any(thought.encrypted for thought in thoughts),
+        "phase": any(message.phase for message in messages),
+    }
+    return [name for name, is_there in there.items() if is_there]
 
 
 def _differs(name: str, request: Request) -> bool:

@@ -122,11 +122,5 @@ def payload(block: bytes) -> bytes | None:
 def _sum(earlier: Usage, report: Usage, *, same_prompt: bool) -> Usage:
     """Hosts that report once per choice split the output; choices of one prompt repeat its input."""
     if same_prompt:
-        report = replace(report, input=0, cached_input=0, cache_write=0)
-    return Usage(
-        earlier.input + report.input,
-        earlier.cached_input + report.cached_input,
-        earlier.cache_write + report.cache_write,
-        earlier.output + report.output,
-        earlier.reasoning + report.reasoning,
-    )
+        report = replace(report, input=0, cached_input=0, cache_write=0, cache_write_1h=0, input_audio=0, input_image=0)
+    return earlier + report

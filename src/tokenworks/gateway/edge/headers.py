@@ -1,5 +1,6 @@
 """Headers of answers and errors, as the clients' retry logic reads them."""
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -8,6 +9,9 @@ from tokenworks.gateway.edge.exchange import Exchange, Header
 
 LONGEST_RETRY = 60
 """Seconds. Clients ignore more than that, or obey it without any bound."""
+PATIENCE = 120
+"""Seconds. Who would have to wait for longer is told not to try again by itself."""
+QUOTA = "insufficient_quota"
 
 MOST_NAMES = 50
 LONGEST_NAME = 60
@@ -61,8 +65,10 @@ def of_error(exchange: Exchange, error: TokenworksError) -> list[Header]:
         headers.append((b"x-tokenworks-provider", error.provider.encode()))
     if (attempts := exchange.notes.get("attempts")) is not None:
         headers.append((b"x-tokenworks-attempts", b"%d" % attempts))
-    if error.retry_after is not None:
-        headers.append((b"retry-after", str(min(max(1, round(error.retry_after)), LONGEST_RETRY)).encode()))
+    if error.retry_after is not None and error.code != QUOTA:
+        seconds = min(error.retry_after, LONGEST_RETRY)
+        headers.append((b"retry-after", str(max(1, math.ceil(seconds))).encode()))
+        headers.append((b"retry-after-ms", str(math.ceil(seconds * 1000)).encode()))
     if _hopeless(error):
         headers.append((b"x-should-retry", b"false"))
     if exchange.has_unread_body():
@@ -72,7 +78,9 @@ def of_error(exchange: Exchange, error: TokenworksError) -> list[Header]:
 
 def _hopeless(error: TokenworksError) -> bool:
     """Its status makes clients try again, which would not help: a quota used up, credentials refused."""
-    return isinstance(error, UpstreamRejected) or (isinstance(error, LimitReached) and error.retry_after is None)
+    if isinstance(error, LimitReached):
+        return error.code == QUOTA or error.retry_after is None or error.retry_after > PATIENCE
+    return isinstance(error, UpstreamRejected)
 
 
 def strict(exchange: Exchange) -> bool:

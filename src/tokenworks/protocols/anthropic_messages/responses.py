@@ -68,12 +68,14 @@ def read_usage(body: wire.UsageBody, before: Usage | None = None) -> Usage:
     before = before or Usage()
     details = body.output_tokens_details
     thought = details.thinking_tokens if details else None
+    written = body.cache_creation
     return Usage(
         input=_newer(body.input_tokens, before.input),
         cached_input=_newer(body.cache_read_input_tokens, before.cached_input),
         cache_write=_newer(body.cache_creation_input_tokens, before.cache_write),
         output=_newer(body.output_tokens, before.output),
         reasoning=_newer(thought, before.reasoning),
+        cache_write_1h=_newer(written.ephemeral_1h_input_tokens if written else None, before.cache_write_1h),
     )
 
 
@@ -86,6 +88,10 @@ def encode_usage(usage: Usage) -> dict[str, Any]:
         "input_tokens": usage.input,
         "cache_creation_input_tokens": usage.cache_write,
         "cache_read_input_tokens": usage.cached_input,
+        "cache_creation": {
+            "ephemeral_5m_input_tokens": usage.cache_write - usage.cache_write_1h,
+            "ephemeral_1h_input_tokens": usage.cache_write_1h,
+        },
         "output_tokens": usage.output,
         "output_tokens_details": {"thinking_tokens": usage.reasoning},
     }

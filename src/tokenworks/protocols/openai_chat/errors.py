@@ -106,8 +106,8 @@ def quota_used_up(provider: str, status: int) -> TokenworksError:
 def read_stream_error(raw: bytes, *, provider: str = "") -> TokenworksError:
     """The `error` member of a stream's chunk."""
     details = _decode(b'{"error":' + raw + b"}")
-    code = details.get("code")
-    status = code if isinstance(code, int) and 400 <= code < 600 else 502
+    told = (details.get("code"), details.get("status_code"))
+    status = next((code for code in told if isinstance(code, int) and 400 <= code < 600), 502)
     return read_error(status, _ENCODE({"error": details}), provider=provider or "The upstream", retry_after=None)
 
 

@@ -42,26 +42,46 @@ def finish_reason(text: str) -> FinishReason:
 
 
 def read_usage(body: wire.UsageBody) -> Usage:
-    """OpenAI's prompt_tokens include cached and written ones; ours are disjoint."""
-    prompt, completion = body.prompt_tokens_details, body.completion_tokens_details
-    cached = (prompt.cached_tokens or 0) if prompt else 0
-    written = (prompt.cache_write_tokens or 0) if prompt else 0
+    prompt = body.prompt_tokens_details or _NO_PROMPT
+    completion = body.completion_tokens_details or _NO_COMPLETION
+    fresh, cached, written = disjoint(body.prompt_tokens, prompt.cached_tokens, prompt.cache_write_tokens)
     return Usage(
-        input=max(body.prompt_tokens - cached - written, 0),
+        input=fresh,
         cached_input=cached,
         cache_write=written,
         output=body.completion_tokens or 0,
-        reasoning=(completion.reasoning_tokens or 0) if completion else 0,
+        reasoning=completion.reasoning_tokens or 0,
+        input_audio=prompt.audio_tokens or 0,
+        input_image=prompt.image_tokens or 0,
+        output_audio=completion.audio_tokens or 0,
+        output_image=completion.image_tokens or 0,
     )
 
 
+_NO_PROMPT, _NO_COMPLETION = wire.PromptDetails(), wire.CompletionDetails()
+
+
+def disjoint(prompt: int, cached: int | None, written: int | None) -> tuple[int, int, int]:
+    """(input, read from a cache, written to one), which add up to `prompt`: OpenAI counts the others in it, and one
+    host tells the same tokens as read and as written."""
+    read = min(cached or 0, prompt)
+    wrote = min(written or 0, prompt - read)
+    return prompt - read - wrote, read, wrote
+
+
 def encode_usage(usage: Usage) -> dict[str, Any]:
+    prompt = {"cached_tokens": usage.cached_input, "cache_write_tokens": usage.cache_write}
+    completion = {"reasoning_tokens": usage.reasoning}
+    if usage.input_audio or usage.output_audio:
+        prompt["audio_tokens"], completion["audio_tokens"] = usage.input_audio, usage.output_audio
+    if usage.input_image or usage.output_image:
+        prompt["image_tokens"], completion["image_tokens"] = usage.input_image, usage.output_image
     return {
         "prompt_tokens": usage.prompt,
         "completion_tokens": usage.output,
         "total_tokens": usage.total,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_input, "cache_write_tokens": usage.cache_write},
-        "completion_tokens_details": {"reasoning_tokens": usage.reasoning},
+        "prompt_tokens_details": prompt,
+        "completion_tokens_details": completion,
     }
 
 

@@ -77,16 +77,17 @@ def _add_message(messages: list[Message], item: wire.MessageItem, where: str) ->
     role = _ROLES[item.role]
     content = _content(item.content, f"{where}.content")
     if role is not Role.ASSISTANT or not messages or messages[-1].role is not Role.ASSISTANT:
-        messages.append(Message(role, content))
+        messages.append(Message(role, content, phase=item.phase))
         return
     before = messages[-1].parts
     if any(isinstance(part, Text) for part in before) or not before:
         thoughts: list[Part] = []
         while before and isinstance(before[-1], Thinking):
             thoughts.insert(0, before.pop())
-        messages.append(Message(role, thoughts + content))
+        messages.append(Message(role, thoughts + content, phase=item.phase))
     else:
         before += content
+        messages[-1].phase = item.phase
 
 
 def _part_of_turn(kind: str, raw: msgspec.Raw, where: str) -> Part:
@@ -159,11 +160,11 @@ def _write_message(message: Message) -> list[Any]:
             content.append(part)
             continue
         if content:
-            items.append(_write_content(message.role, content))
+            items.append(_write_content(message, content))
             content = []
         items.append(_write_item(part))
     if content or not message.parts:
-        items.append(_write_content(message.role, content))
+        items.append(_write_content(message, content))
     return items
 
 
@@ -195,8 +196,9 @@ def _write_thinking(part: Thinking) -> dict[str, Any]:
     return item
 
 
-def _write_content(role: Role, parts: list[Text | Image | Foreign]) -> dict[str, Any]:
-    return {"type": "message", "role": role.value, "content": _write_parts(parts, role)}
+def _write_content(message: Message, parts: list[Text | Image | Foreign]) -> dict[str, Any]:
+    item = {"type": "message", "role": message.role.value, "content": _write_parts(parts, message.role)}
+    return item if message.phase is None else item | {"phase": message.phase}
 
 
 def _write_parts(parts: Sequence[Text | Image | Foreign], role: Role) -> str | list[Any]:

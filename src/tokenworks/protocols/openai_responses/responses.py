@@ -23,7 +23,7 @@ from tokenworks.core.messages import Foreign
 from tokenworks.core.request import Conversation, Request
 from tokenworks.core.usage import Usage
 from tokenworks.protocols.openai_chat import types as chat
-from tokenworks.protocols.openai_chat.responses import read_logprobs
+from tokenworks.protocols.openai_chat.responses import disjoint, read_logprobs
 from tokenworks.protocols.openai_responses import types as wire
 from tokenworks.protocols.openai_responses.errors import read_failure
 from tokenworks.protocols.openai_responses.items import SIGNATURE, joined_summary
@@ -123,23 +123,29 @@ def logprobs(given: list[chat.TokenLogprob] | None) -> Any:
 
 
 def read_usage(body: wire.UsageBody) -> Usage:
-    """OpenAI's input_tokens include cached and written ones; ours are disjoint."""
-    given, made = body.input_tokens_details, body.output_tokens_details
-    cached = (given.cached_tokens or 0) if given else 0
-    written = (given.cache_write_tokens or 0) if given else 0
+    given, made = body.input_tokens_details or wire.InputDetails(), body.output_tokens_details
+    fresh, cached, written = disjoint(body.input_tokens, given.cached_tokens, given.cache_write_tokens)
+    kept = given.cache_write_tokens_details
     return Usage(
-        input=max(body.input_tokens - cached - written, 0),
+        input=fresh,
         cached_input=cached,
         cache_write=written,
         output=body.output_tokens,
         reasoning=(made.reasoning_tokens or 0) if made else 0,
+        cache_write_1h=min((kept.ttl_12h_tokens or 0) if kept else 0, written),
     )
 
 
 def encode_usage(usage: Usage) -> dict[str, Any]:
+    details: dict[str, Any] = {"cached_tokens": usage.cached_input, "cache_write_tokens": usage.cache_write}
+    if long := usage.cache_write_1h:
+        details["cache_write_tokens_details"] = {
+            "ttl_30m_tokens": usage.cache_write - long,
+            "ttl_12h_tokens": long,
+        }
     return {
         "input_tokens": usage.prompt,
-        "input_tokens_details": {"cached_tokens": usage.cached_input, "cache_write_tokens": usage.cache_write},
+        "input_tokens_details": details,
         "output_tokens": usage.output,
         "output_tokens_details": {"reasoning_tokens": usage.reasoning},
         "total_tokens": usage.total,

@@ -20,6 +20,7 @@ class Tagged(msgspec.Struct):
 class MessageItem(msgspec.Struct):
     role: Literal["user", "assistant", "system", "developer"]
     content: str | list[msgspec.Raw]
+    phase: str | None = None
 
 
 class FunctionCallItem(msgspec.Struct):
@@ -134,9 +135,14 @@ class ResponsesRequest(msgspec.Struct):
     min_tokens: Annotated[int, Meta(ge=0)] | None = None
 
 
+class WriteDetails(msgspec.Struct):
+    ttl_12h_tokens: int | None = None
+
+
 class InputDetails(msgspec.Struct):
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
+    cache_write_tokens_details: WriteDetails | None = None
 
 
 class OutputDetails(msgspec.Struct):
