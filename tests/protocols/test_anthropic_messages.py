@@ -639,6 +639,7 @@ def test_a_tool_result_without_content_and_an_error_go_there_and_back() -> None:
         (InvalidRequest("x", param="messages"), 400, "invalid_request_error"),
         (Unauthenticated("x"), 401, "authentication_error"),
         (LimitReached("x"), 429, "rate_limit_error"),
+        (LimitReached("x", code="insufficient_quota"), 402, "billing_error"),
         (UpstreamTimeout("x"), 504, "timeout_error"),
         (UpstreamOverloaded("x"), 529, "overloaded_error"),
         (UpstreamBroken("x"), 502, "api_error"),

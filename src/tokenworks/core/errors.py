@@ -24,6 +24,8 @@ TokenworksError
 
 from enum import StrEnum
 
+from tokenworks.core.allowance import Allowance
+
 
 class Fault(StrEnum):
     """What went wrong, as far as it decides what to do next: docs/failover.md has the table."""
@@ -132,6 +134,8 @@ class RequestTooLarge(CallerError):
 class LimitReached(CallerError):
     status = 429
     code = "rate_limit_exceeded"
+    allowance: Allowance | None = None
+    """What is left of the limit that has no room."""
 
 
 class UpstreamError(TokenworksError):

@@ -63,7 +63,7 @@ class Pipeline:
         exchange.notes["metered_model"] = request.model
         asked, model = Asked(exchange.request_id, arrived, caller, request), state.models[request.model]
         async with await self._admission.hold(asked, state, targets) as hold:
-            exchange.degraded = hold.degraded
+            exchange.degraded, exchange.allowances = hold.degraded, hold.allowances()
             delivery = Delivery(exchange, codec, self._limits, stream=request.stream)
             route = Route(asked, model, targets, state.upstreams, hold, first_attempt)
             return await self._attempts.answer(delivery, route)

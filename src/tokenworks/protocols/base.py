@@ -5,10 +5,11 @@ speak and only looks at them; otherwise `Translation` (translation.py) goes thro
 same `Observation` what went by, and that is all the meter ever reads.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from tokenworks.core.allowance import Allowance
 from tokenworks.core.errors import TokenworksError
 from tokenworks.core.events import (
     Event,
@@ -183,6 +184,13 @@ class OwnHeaders(Protocol):
     """A codec whose whole answers carry headers of their own."""
 
     def answer_headers(self, observation: Observation) -> list[tuple[bytes, bytes]]: ...
+
+
+@runtime_checkable
+class TellsAllowances(Protocol):
+    """A codec whose family tells in headers what is left of the caller's limits."""
+
+    def allowance_headers(self, allowances: Sequence[Allowance]) -> list[tuple[bytes, bytes]]: ...
 
 
 @runtime_checkable

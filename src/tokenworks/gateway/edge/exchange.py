@@ -3,9 +3,10 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, Protocol
 
+from tokenworks.core.allowance import Allowance
 from tokenworks.core.errors import InvalidRequest, RequestTooLarge, TokenworksError
 from tokenworks.protocols.base import Codec
 
@@ -48,6 +49,8 @@ class Exchange:
         self.started = False
         self._arrived = time.perf_counter()
         self.status = 0
+        self.allowances: Sequence[Allowance] = ()
+        """What is left of the caller's limits, this request counted."""
         self.notes: dict[str, Any] = {}
         """What the log line of this request says about it: never prompt or answer text."""
         self.tell_failure: Callable[[TokenworksError], bytes] | None = None

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from tokenworks.core.errors import LimitReached, TokenworksError, UpstreamRejected
 from tokenworks.gateway.edge.exchange import Exchange, Header
+from tokenworks.protocols.base import TellsAllowances
 
 LONGEST_RETRY = 60
 """Seconds. Clients ignore more than that, or obey it without any bound."""
 PATIENCE = 120
 """Seconds. Who would have to wait for longer is told not to try again by itself."""
-QUOTA = "insufficient_quota"
 
 MOST_NAMES = 50
 LONGEST_NAME = 60
@@ -45,6 +45,8 @@ def of_answer(exchange: Exchange, answerer: Answerer | None = None) -> list[Head
     request_id = exchange.request_id.encode()
     headers = [(name, request_id) for name in _REQUEST_ID]
     headers.append((b"openai-processing-ms", str(round(exchange.age() * 1000)).encode()))
+    if exchange.allowances and isinstance(exchange.codec, TellsAllowances):
+        headers += exchange.codec.allowance_headers(exchange.allowances)
     if exchange.degraded:
         headers.append((b"x-tokenworks-limits", b"degraded"))
     if answerer is not None:
@@ -60,16 +62,18 @@ def _safe(name: str) -> str:
 
 
 def of_error(exchange: Exchange, error: TokenworksError) -> list[Header]:
+    if isinstance(error, LimitReached) and error.allowance is not None:
+        exchange.allowances = [error.allowance]
     headers = of_answer(exchange)
     if error.provider is not None:
         headers.append((b"x-tokenworks-provider", error.provider.encode()))
     if (attempts := exchange.notes.get("attempts")) is not None:
         headers.append((b"x-tokenworks-attempts", b"%d" % attempts))
-    if error.retry_after is not None and error.code != QUOTA:
+    if error.retry_after is not None and not _hopeless(error):
         seconds = min(error.retry_after, LONGEST_RETRY)
         headers.append((b"retry-after", str(max(1, math.ceil(seconds))).encode()))
         headers.append((b"retry-after-ms", str(math.ceil(seconds * 1000)).encode()))
-    if _hopeless(error):
+    elif _hopeless(error):
         headers.append((b"x-should-retry", b"false"))
     if exchange.has_unread_body():
         headers.append((b"connection", b"close"))
@@ -79,7 +83,7 @@ def of_error(exchange: Exchange, error: TokenworksError) -> list[Header]:
 def _hopeless(error: TokenworksError) -> bool:
     """Its status makes clients try again, which would not help: a quota used up, credentials refused."""
     if isinstance(error, LimitReached):
-        return error.code == QUOTA or error.retry_after is None or error.retry_after > PATIENCE
+        return error.retry_after is None or error.retry_after > PATIENCE
     return isinstance(error, UpstreamRejected)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 
 from tokenworks.core.request import Conversation, Request
+from tokenworks.protocols.allowances import anthropic_headers
 from tokenworks.protocols.anthropic_messages import blocks, errors, requests, responses, stream, versions, writer
 from tokenworks.protocols.base import Codec, Observation
 
@@ -25,6 +26,7 @@ class AnthropicMessages:
     encode_response = staticmethod(responses.encode_response)
     read_response = staticmethod(responses.read_response)
     encode_error = staticmethod(errors.encode_error)
+    allowance_headers = staticmethod(anthropic_headers)
     encode_stream_error = staticmethod(errors.encode_stream_error)
     error_status = staticmethod(errors.error_status)
     read_error = staticmethod(errors.read_error)

@@ -7,11 +7,11 @@ from tokenworks.protocols.anthropic_messages import types as wire
 from tokenworks.protocols.openai_chat import errors as other
 
 _ENCODE = msgspec.json.Encoder().encode
-_OVERLOADED = 529
+_BILLING, _OVERLOADED = 402, 529
 
 _TYPES = {
     401: "authentication_error",
-    402: "billing_error",
+    _BILLING: "billing_error",
     403: "permission_error",
     404: "not_found_error",
     413: "request_too_large",
@@ -24,7 +24,9 @@ _STATUSES = {kind: status for status, kind in _TYPES.items()} | {"invalid_reques
 
 
 def error_status(error: TokenworksError) -> int:
-    return _OVERLOADED if isinstance(error, UpstreamOverloaded) else error.status
+    if isinstance(error, UpstreamOverloaded):
+        return _OVERLOADED
+    return _BILLING if error.code == "insufficient_quota" else error.status
 
 
 def encode_error(error: TokenworksError) -> bytes:

@@ -10,6 +10,7 @@ from typing import Any
 from tokenworks.core.events import Event, Timing
 from tokenworks.core.request import Request
 from tokenworks.core.usage import Usage
+from tokenworks.protocols.allowances import fireworks_headers
 from tokenworks.protocols.base import Codec, Observation, StreamWriter
 from tokenworks.protocols.closing import ClosingWriter, extended, usage_and_timing
 from tokenworks.protocols.openai_chat import requests, responses
@@ -40,6 +41,8 @@ def _decoded(request: Request, name: str) -> Request:
 
 class Measured:
     """The part of both codecs that tells measurements in headers: of whole answers only, a stream's begin too early."""
+
+    allowance_headers = staticmethod(fireworks_headers)
 
     def answer_headers(self, observation: Observation) -> list[tuple[bytes, bytes]]:
         if observation.usage is None or observation.clock is None:

@@ -10,6 +10,7 @@ from tokenworks.core.errors import TokenworksError
 from tokenworks.core.events import Event, Finished, ReasoningDelta, Started, TextDelta, Timing, ToolCallDelta
 from tokenworks.core.request import Request
 from tokenworks.core.usage import Usage
+from tokenworks.protocols.allowances import groq_headers
 from tokenworks.protocols.base import Codec, StreamWriter
 from tokenworks.protocols.closing import ClosingWriter, extended, usage_and_timing
 from tokenworks.protocols.groq import errors, requests
@@ -88,6 +89,7 @@ class GroqChat(OpenAIChat):
 
     decode_request = staticmethod(requests.decode_request)
     encode_error = staticmethod(errors.encode_error)
+    allowance_headers = staticmethod(groq_headers)
     encode_stream_error = staticmethod(errors.encode_stream_error)
 
     @staticmethod

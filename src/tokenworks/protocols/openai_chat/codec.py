@@ -3,6 +3,7 @@
 from collections.abc import Collection
 
 from tokenworks.core.request import Conversation, Request
+from tokenworks.protocols.allowances import openai_headers
 from tokenworks.protocols.base import Codec, Observation, StreamWriter, bearer
 from tokenworks.protocols.openai_chat import errors, requests, responses, stream
 
@@ -22,6 +23,7 @@ class OpenAIChat:
     encode_response = staticmethod(responses.encode_response)
     read_response = staticmethod(responses.read_response)
     encode_error = staticmethod(errors.encode_error)
+    allowance_headers = staticmethod(openai_headers)
     encode_stream_error = staticmethod(errors.encode_stream_error)
     read_error = staticmethod(errors.read_error)
 

@@ -1,6 +1,7 @@
 """The codec object: this protocol's verbs under the names of protocols.base.Codec."""
 
 from tokenworks.core.request import Embeddings, Request
+from tokenworks.protocols.allowances import openai_headers
 from tokenworks.protocols.base import Codec, Observation
 from tokenworks.protocols.openai_chat import errors
 from tokenworks.protocols.openai_embeddings import requests, responses
@@ -18,6 +19,7 @@ class OpenAIEmbeddings(WholeOnly):
     encode_response = staticmethod(responses.encode_response)
     read_response = staticmethod(responses.read_response)
     encode_error = staticmethod(errors.encode_error)
+    allowance_headers = staticmethod(openai_headers)
     read_error = staticmethod(errors.read_error)
 
     def passthrough(self, request: Request, observation: Observation) -> responses.Passthrough:

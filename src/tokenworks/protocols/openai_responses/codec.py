@@ -3,6 +3,7 @@
 from collections.abc import Collection
 
 from tokenworks.core.request import Conversation, Request
+from tokenworks.protocols.allowances import openai_headers
 from tokenworks.protocols.base import Codec, Observation, bearer
 from tokenworks.protocols.openai_responses import errors, items, requests, responses, stream
 
@@ -21,6 +22,7 @@ class OpenAIResponses:
     encode_response = staticmethod(responses.encode_response)
     read_response = staticmethod(responses.read_response)
     encode_error = staticmethod(errors.encode_error)
+    allowance_headers = staticmethod(openai_headers)
     encode_stream_error = staticmethod(errors.encode_stream_error)
     read_error = staticmethod(errors.read_error)
 

@@ -11,7 +11,7 @@ from collections import defaultdict
 from tokenworks.core.errors import LimitReached, Unavailable
 from tokenworks.core.target import Target
 from tokenworks.gateway.admission.limits.base import Claim, Decision, LimitStore, Refusal
-from tokenworks.gateway.admission.limits.hold import Held, Hold, describe, refused_provider
+from tokenworks.gateway.admission.limits.hold import TOLD, Held, Hold, LimitReading, describe, refused_provider
 from tokenworks.gateway.admission.limits.learned import Learned
 from tokenworks.gateway.admission.limits.link import StoreLink
 from tokenworks.gateway.admission.limits.rules import Estimate, Rules, estimate, is_exact
@@ -215,8 +215,11 @@ def _refused(limit: LimitRecord, refusal: Refusal, waited: float) -> LimitReache
             retry_after=wait,
         )
     span = f" per {limit.window} s" if limit.window else f" per {limit.period}" if limit.period else ""
-    return LimitReached(
+    error = LimitReached(
         f"Limit reached for {where.partition(' of ')[2]}: {refusal.limit} {_WORDS[limit.kind]}{span}, "
         f"{refusal.used} in use.",
         retry_after=wait,
     )
+    if limit.kind in TOLD:
+        error.allowance = LimitReading(limit, refusal.used, refusal.retry_after).allowance()
+    return error

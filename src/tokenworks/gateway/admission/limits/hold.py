@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from tokenworks.core.allowance import Allowance
 from tokenworks.core.errors import LimitReached, UpstreamUnavailable
 from tokenworks.core.usage import Usage
 from tokenworks.gateway.admission.limits.base import LARGEST, Claim, Decision
@@ -10,6 +11,9 @@ from tokenworks.gateway.admission.limits.rules import NEVER, Estimate, amount, i
 from tokenworks.gateway.metering.attempt import Asked, Attempt
 from tokenworks.snapshot.records import LimitRecord
 
+DAY = 86_400
+TOLD = frozenset({"requests", "tokens", "input_tokens", "uncached_input_tokens", "output_tokens"})
+"""Kinds of limits that families tell of in headers."""
 AHEAD_TOKENS = 256
 """How much output a stream reserves at once when it runs past what it holds."""
 
@@ -22,9 +26,10 @@ class LimitReading:
     used: int
     resets_in: float | None
 
-    @property
-    def remaining(self) -> int:
-        return max(self.limit.limit - self.used, 0)
+    def allowance(self) -> Allowance:
+        limit = self.limit
+        window = limit.window or {"day": DAY, "week": 7 * DAY, "month": 30 * DAY}.get(limit.period, 0)
+        return Allowance(limit.kind, limit.limit, max(limit.limit - self.used, 0), window, self.resets_in)
 
 
 @dataclass(slots=True)
@@ -73,6 +78,14 @@ class Hold:
 
     async def __aexit__(self, *_: object) -> None:
         await self.settle()
+
+    def allowances(self) -> list[Allowance]:
+        """What is left of the caller's own limits; what a provider grants us is nobody else's business."""
+        return [
+            reading.allowance()
+            for reading in self.readings
+            if reading.limit.scope != "provider" and reading.limit.kind in TOLD
+        ]
 
     def take(self, limits: list[LimitRecord], claims: list[Claim], decision: Decision) -> None:
         """A reservation was granted."""
