@@ -39,6 +39,8 @@ serve: .venv/runtime.stamp ## run a provider with a real model: make serve PORT=
 services: ## install the servers that tests start themselves, where they are missing (Debian's packages)
 	@command -v valkey-server >/dev/null || command -v redis-server >/dev/null \
 		|| { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq redis-server >/dev/null; }
+	@command -v postgres >/dev/null || ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 \
+		|| { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq postgresql >/dev/null; }
 
 test: setup services ## run all tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
@@ -66,7 +68,7 @@ lock: ## pin every dependency again, with hashes
 	$(PYTHON) -m venv .venv/lock
 	.venv/lock/bin/pip install --quiet uv==0.13.9
 	$(COMPILE) pyproject.toml requirements-build.in -o requirements.lock
-	$(COMPILE) --extra dev --extra valkey pyproject.toml requirements-build.in -c requirements.lock -o requirements-dev.lock
+	$(COMPILE) --extra dev --extra valkey --extra postgres pyproject.toml requirements-build.in -c requirements.lock -o requirements-dev.lock
 	$(COMPILE) requirements-legacy.in -o requirements-legacy.lock
 
 clean: ## remove everything that make created

@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from sqlalchemy.engine import make_url
 
 from tokenworks.batches.records import LEASE_PATH, LeaseAnswer, LeaseCall, LineRecord, ResultRecord
 from tokenworks.control.storage import migrate
@@ -257,12 +258,20 @@ def short_dir() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
+@pytest.fixture(scope="module")
+def database_options(backend: str, request: pytest.FixtureRequest) -> list[str]:
+    """Options of a control on a new database."""
+    return [] if backend == "sqlite" else ["--database", request.getfixturevalue("postgres").database()]
+
+
 @pytest.fixture
-def control(short_dir: Path) -> Iterator[Callable[..., ControlProcess]]:
+def control(short_dir: Path, backend: str, request: pytest.FixtureRequest) -> Iterator[Callable[..., ControlProcess]]:
     """Makes a process (not started) on the test's data directory."""
     made: list[ControlProcess] = []
+    database = [] if backend == "sqlite" else ["--database", request.getfixturevalue("postgres").database()]
 
     def build(*options: str, environment: dict[str, str] | None = None) -> ControlProcess:
+        options = (*database, *options)
         made.append(ControlProcess(short_dir, *options, environment=environment))
         return made[-1]
 
@@ -310,16 +319,47 @@ def running() -> Iterator[ControlProcess]:
     shutil.rmtree(path)
 
 
+@pytest.fixture(scope="session")
+def migrated_template(postgres: Any) -> str:
+    """The name of a PostgreSQL database of the newest schema, to make others from."""
+    url = postgres.database()
+    asyncio.run(_migrate(url))
+    return make_url(url).database
+
+
+async def _migrate(url: str) -> None:
+    database = Database(url)
+    try:
+        await migrate.upgrade(database)
+    finally:
+        await database.close()
+
+
 @pytest.fixture
-def with_database(tmp_path: Path) -> Callable[[Callable[[Database], Coroutine[Any, Any, Any]]], Any]:
+def database_url(tmp_path: Path, backend: str, request: pytest.FixtureRequest) -> Callable[[], str]:
+    """Makes an empty database of the newest schema."""
+
+    def make() -> str:
+        if backend == "postgresql":
+            template = request.getfixturevalue("migrated_template")
+            return request.getfixturevalue("postgres").database(template)
+        url = sqlite_url(Path(tempfile.mkdtemp(dir=tmp_path)) / "control.db")
+        asyncio.run(_migrate(url))
+        return url
+
+    return make
+
+
+@pytest.fixture
+def with_database(database_url: Callable[[], str]) -> Callable[[Callable[[Database], Coroutine[Any, Any, Any]]], Any]:
     """Runs a coroutine function with an empty database of the newest schema."""
 
     def run(work: Callable[[Database], Coroutine[Any, Any, Any]]) -> Any:
+        url = database_url()
+
         async def whole() -> Any:
-            path = Path(tempfile.mkdtemp(dir=tmp_path)) / "control.db"
-            database = Database(sqlite_url(path))
+            database = Database(url)
             try:
-                await migrate.upgrade(database)
                 return await work(database)
             finally:
                 await database.close()

@@ -13,6 +13,8 @@ from tokenworks.control.startup import StartupError
 from tokenworks.control.storage import admin_keys, tables, tenants
 from tokenworks.control.storage.tables import api_keys
 
+pytestmark = pytest.mark.both_databases
+
 
 async def _works(database, path) -> bool:
     content = json.loads(path.read_text())

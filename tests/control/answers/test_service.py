@@ -15,6 +15,8 @@ from tokenworks.control.storage.database import Database
 from tokenworks.core.clock import ManualClock
 from tokenworks.core.errors import NotFound
 
+pytestmark = pytest.mark.both_databases
+
 
 def saving(project: str, status: str = "in_progress", kind: str = RESPONSE, **members: Any) -> Save:
     body = json.dumps({"id": "x", "status": status, "arguments": '{"a" : 1e2}'}).encode()

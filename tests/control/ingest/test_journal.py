@@ -2,8 +2,18 @@
 
 import threading
 
+import pytest
+
 from tokenworks.journal import framing
 from tokenworks.journal.records import Opened, Settled, UsageRecord
+
+pytestmark = pytest.mark.both_databases
+
+
+@pytest.fixture(scope="module")
+def running(control_process, database_options):
+    with control_process(*database_options) as process:
+        yield process
 
 
 def _batch(records):

@@ -20,6 +20,8 @@ from tokenworks.control.storage.ledger_tables import ledger_entries, ledger_tran
 from tokenworks.control.storage.tables import usage
 from tokenworks.journal.records import Opened, Progress, Settled, UsageRecord
 
+pytestmark = pytest.mark.both_databases
+
 AMOUNT = st.integers(1, 10**12)
 KEYS = st.sampled_from(["k1", "k2", "k3", "k4"])
 HOUR_NS = 3600 * 10**9

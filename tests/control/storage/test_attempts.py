@@ -77,6 +77,7 @@ def test_any_delivery_gives_the_same_rows(tmp_path):
         runner.run(database.close())
 
 
+@pytest.mark.both_databases
 def test_a_row_holds_every_field(with_database, make):
     row = with_database(lambda database: _rows(database, [[make.opened(1), make.progress(1, 5), make.settled(1)]]))[0]
     opened, settled = make.opened(1), make.settled(1)
@@ -98,12 +99,14 @@ def test_other_counts_are_kept_as_json(with_database, make):
         assert (named["cost"], named["price"], named["cost_price"]) == (7, "p1", "c1")
 
 
+@pytest.mark.both_databases
 def test_the_first_settlement_stands(with_database, make):
     batches = [[make.settled(1)], [make.settled(1, outcome="lost")]]
     (row,) = with_database(lambda database: _rows(database, batches))
     assert "completed" in row
 
 
+@pytest.mark.both_databases
 def test_a_settlement_without_its_opening_is_dated(with_database, make):
     (row,) = with_database(lambda database: _rows(database, [[make.progress(1, 4)], [make.settled(1)]]))
     assert row[2] == make.settled(1).at - make.settled(1).duration_ns

@@ -21,6 +21,7 @@ async def _tables(database):
         return set(await connection.run_sync(lambda sync: inspect(sync).get_table_names()))
 
 
+@pytest.mark.both_databases
 def test_up_down_up(with_database):
     async def work(database):
         assert await _tables(database) == {*metadata.tables, "alembic_version"}
@@ -33,6 +34,7 @@ def test_up_down_up(with_database):
     with_database(work)
 
 
+@pytest.mark.both_databases
 def test_migrations_and_tables_say_the_same(with_database):
     async def work(database):
         async with database.read() as connection:

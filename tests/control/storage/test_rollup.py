@@ -1,5 +1,6 @@
 """Whatever order records come in, and however often, the sums by the hour are those of the attempts."""
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
@@ -47,6 +48,7 @@ RAW = (
 )
 
 
+@pytest.mark.both_databases
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(_history())
 def test_the_rollup_is_the_sum_of_the_attempts(with_database, history):
