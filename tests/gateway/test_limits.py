@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,12 +12,15 @@ from typing import Any
 import httpx2
 import pytest
 from aiohttp import web
+from tests.gateway.conftest import chunk, stream
 
 from tokenworks.snapshot.records import LimitRecord
 
 KEY = "sk-tw-test-key"
 KEY_ID = f"key_{hashlib.sha256(KEY.encode()).hexdigest()[:8]}"
 DAY = 86_400
+WINDOWS = itertools.count(DAY + 1)
+"""A window that no other test has counted in."""
 
 
 @pytest.fixture
@@ -126,3 +130,104 @@ def test_concurrency_is_a_lease_that_a_leaving_caller_gives_back(gateway: Any, l
     time.sleep(0.3)
     gateway.upstream.script = slow(0)
     assert ask(gateway).status_code == 200
+
+
+def talking(count: int, pause: float = 0.0) -> Any:
+    """A stream of so many words, all but the end of it in pieces of their own."""
+
+    async def script(request: web.Request, seen: Any) -> web.StreamResponse:
+        words = [chunk({"content": f"w{number} "}) for number in range(count)]
+        return await stream(request, [*words, chunk({}, finish="stop"), b"data: [DONE]\n\n"], pause=pause)
+
+    return script
+
+
+def in_one_write(count: int) -> Any:
+    async def script(request: web.Request, seen: Any) -> web.StreamResponse:
+        words = b"".join(chunk({"content": f"w{number} "}) for number in range(count))
+        return await stream(request, [words + chunk({}, finish="stop") + b"data: [DONE]\n\n"])
+
+    return script
+
+
+STREAMS: dict[str, tuple[str, dict[str, Any], str, str]] = {
+    "openai_chat": (
+        "/v1/chat/completions",
+        {"stream_options": {"include_usage": True}},
+        '"finish_reason":"length"',
+        '"completion_tokens":40',
+    ),
+    "anthropic_messages": ("/v1/messages", {"max_tokens": 5000}, '"stop_reason":"max_tokens"', '"output_tokens":40'),
+    "openai_responses": (
+        "/v1/responses",
+        {"input": "Hi", "store": False},
+        '"reason":"max_output_tokens"',
+        '"output_tokens":40',
+    ),
+}
+
+
+@pytest.mark.parametrize("surface", STREAMS)
+@pytest.mark.parametrize("script", [talking(200, 0.002), in_one_write(200)], ids=["slow", "in one write"])
+def test_a_stream_ends_cleanly_when_a_strict_limit_ends(gateway: Any, limited: Any, surface: str, script: Any) -> None:
+    path, members, finish, usage = STREAMS[surface]
+    limited(LimitRecord("key", KEY_ID, None, "output_tokens", 40, window=next(WINDOWS), strict=True))
+    gateway.upstream.script = script
+    body = {"model": "assistant", "stream": True, **members}
+    if "input" not in members:
+        body["messages"] = [{"role": "user", "content": "Hi"}]
+    headers = {"Authorization": f"Bearer {KEY}"}
+    answer = httpx2.post(f"{gateway.url}{path}", headers=headers, json=body, timeout=20)
+    assert answer.status_code == 200
+    assert finish in answer.text
+    assert usage in answer.text, answer.text[-700:]
+    assert "w39 " in answer.text
+    assert "w40 " not in answer.text
+    if surface == "openai_chat":
+        assert ": the limit of key" in answer.text
+        assert answer.text.rstrip().endswith("data: [DONE]")
+    settled = gateway.control.settled(answer.headers["x-tokenworks-request-id"])
+    assert (settled.usage.output, settled.outcome, settled.finish_reason) == (40, "completed", "length")
+    refused = ask(gateway, max_tokens=20)
+    assert refused.status_code == 429, "not one token is left"
+
+
+def test_the_upstream_of_an_ended_stream_is_cancelled(gateway: Any, limited: Any) -> None:
+    limited(LimitRecord("key", KEY_ID, None, "output_tokens", 30, window=next(WINDOWS), strict=True))
+    gateway.upstream.script = talking(10_000, 0.005)
+    assert ask(gateway, stream=True).status_code == 200
+    assert gateway.upstream.seen[-1].closed.wait(5)
+
+
+def test_a_whole_answer_is_ended_too_and_says_why(gateway: Any, limited: Any) -> None:
+    limited(LimitRecord("key", KEY_ID, None, "output_tokens", 30, window=next(WINDOWS), strict=True))
+    gateway.upstream.script = talking(100)
+    answer = ask(gateway)
+    assert answer.status_code == 200
+    choice = answer.json()["choices"][0]
+    assert choice["finish_reason"] == "length"
+    assert choice["message"]["content"].split()[-1] == "w29"
+    assert answer.json()["usage"]["completion_tokens"] == 30
+    assert answer.headers["x-tokenworks-ended"] == f"the limit of key {KEY_ID} is used up"
+
+
+def test_the_last_of_a_budget_is_spent_in_the_stream_to_the_last_token(gateway: Any, limited: Any) -> None:
+    """0.60 USD per million tokens of output: 600 nano-dollars each."""
+    limited(LimitRecord("project", "proj_1", None, "spend_nano_usd", 100_000, period="week"))
+    gateway.upstream.script = talking(1_000)
+    answer = ask(gateway, stream=True, max_tokens=900)
+    settled = gateway.control.settled(answer.headers["x-tokenworks-request-id"])
+    assert settled.finish_reason == "length"
+    assert answer.text.count('"content":"w') == settled.usage.output
+    assert settled.usage.output >= 16
+    assert 0 < settled.charge <= 100_000
+
+
+def test_a_plain_limit_counts_a_running_stream_but_never_ends_it(gateway: Any, limited: Any) -> None:
+    limited(LimitRecord("key", KEY_ID, None, "output_tokens", 600, window=next(WINDOWS)))
+    gateway.upstream.script = talking(1_500, 0.0005)
+    answer = ask(gateway, stream=True)
+    assert '"finish_reason":"stop"' in answer.text.replace(" ", "")
+    settled = gateway.control.settled(answer.headers["x-tokenworks-request-id"])
+    assert settled.usage.output == 1_500
+    assert ask(gateway).status_code == 429

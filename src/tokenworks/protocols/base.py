@@ -99,6 +99,13 @@ class Failing(Protocol):
     def fail(self, error: TokenworksError) -> bytes: ...
 
 
+@runtime_checkable
+class Ending(Protocol):
+    """A relay whose answer can be ended before the upstream ends it; see translation.Translation.end."""
+
+    def end(self, usage: Usage, reason: str) -> bytes: ...
+
+
 def bearer(credential: str) -> dict[str, str]:
     """The headers by which most protocols tell a key."""
     return {"authorization": f"Bearer {credential}"}

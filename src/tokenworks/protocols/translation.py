@@ -4,8 +4,9 @@ from collections.abc import Callable, Collection
 from functools import cached_property
 
 from tokenworks.core.errors import Fault, TokenworksError, UpstreamBroken
-from tokenworks.core.events import Event, Vector
+from tokenworks.core.events import Event, Finished, FinishReason, UsageReport, Vector
 from tokenworks.core.request import Embeddings, Request
+from tokenworks.core.usage import Usage
 from tokenworks.protocols.base import Codec, Failing, Observation, StreamReader, StreamWriter
 
 
@@ -58,6 +59,21 @@ class Translation:
         if isinstance(self._writer, Failing):
             return self._writer.fail(error)
         return self._caller.encode_stream_error(error)
+
+    def end(self, usage: Usage, reason: str) -> bytes:
+        """The last bytes of an answer that is ended here, as if the model had come to its maximum; all the bytes of one
+        that was collected. `reason` is told as a comment, where the protocol has them."""
+        done = self.observation.finish_reasons
+        choices = [index for index in range(self._request.n) if index not in done]
+        ending: list[Event] = [*[Finished(FinishReason.LENGTH, index) for index in choices], UsageReport(usage)]
+        for event in ending[:-1]:
+            self.observation.see(event)
+        if not self._request.stream:
+            self._events += ending
+            return self._encode(self._events)
+        comment = b": " + reason.encode() + b"\n\n" if self._caller.stream_comment.startswith(b":") else b""
+        tail = [self._writer.feed(event) for event in ending + self._timing()]
+        return comment + b"".join(tail) + self._writer.close()
 
     def whole(self, body: bytes) -> bytes:
         try:

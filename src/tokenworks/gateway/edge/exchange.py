@@ -57,6 +57,8 @@ class Exchange:
         """How the stream that is under way says that it broke, where its codec alone cannot."""
         self.degraded = ""
         """Why limits were applied by this gateway alone."""
+        self.ended = ""
+        """Why the answer was ended before the model did."""
         self.keeper: Keeper | None = None
         self._read = False
         self._finished = False

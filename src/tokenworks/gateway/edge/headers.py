@@ -49,6 +49,8 @@ def of_answer(exchange: Exchange, answerer: Answerer | None = None) -> list[Head
         headers += exchange.codec.allowance_headers(exchange.allowances)
     if exchange.degraded:
         headers.append((b"x-tokenworks-limits", b"degraded"))
+    if exchange.ended:
+        headers.append((b"x-tokenworks-ended", exchange.ended.encode("ascii", "replace")))
     if answerer is not None:
         headers += answerer.headers()
         if answerer.ignored:

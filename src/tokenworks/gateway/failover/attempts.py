@@ -63,7 +63,7 @@ class Attempts:
         upstream, request, hold = route.upstreams[target.upstream], route.asked.request, route.hold
         number = route.first_attempt + len(hold.attempts)
         attempt = self._meter.open(route.asked, number, target, upstream)
-        hold.attempts.append(attempt)
+        hold.add(attempt)
         identity = (delivery.codec.response_id(delivery.exchange.request_id), int(time.time()))
         try:
             prepared = prepare(delivery.codec, request, upstream, target.model, attempt.observation, identity)

@@ -11,6 +11,7 @@ from tokenworks.gateway.metering.attempt import Attempt
 from tokenworks.gateway.upstreams.http import Answer
 from tokenworks.gateway.upstreams.prepare import Prepared
 from tokenworks.gateway.upstreams.watchdog import Watchdog
+from tokenworks.protocols.base import Ending
 
 
 class Try:
@@ -37,7 +38,8 @@ class Try:
                 if not self.prepared.stream:
                     self._end = self.prepared.relay.whole(await answer.read())
                     return
-                self._chunks = answer.chunks()
+                guard = self.attempt.guard
+                self._chunks = guard.within(answer.chunks(), self.attempt) if guard else answer.chunks()
                 async for chunk in self._chunks:
                     if out := self._take(chunk):
                         self._ready.append(out)
@@ -75,7 +77,12 @@ class Try:
             self._progressed()
             if out:
                 await self._pass_on(delivery, out)
-        self._end = self.prepared.relay.close() if fold is None else fold.folded()
+        relay, guard = self.prepared.relay, self.attempt.guard
+        if guard is not None and guard.ended and isinstance(relay, Ending):
+            delivery.exchange.ended = guard.ended
+            self._end = relay.end(self.attempt.usage, guard.ended)
+        else:
+            self._end = relay.close() if fold is None else fold.folded()
 
     def _take(self, chunk: bytes) -> bytes:
         if self.prepared.fold is not None:

@@ -1,7 +1,9 @@
 """Steps 8 and 9 of a request, for one attempt: watch what goes by, then settle it in the journal exactly once."""
 
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from tokenworks.core.caller import Caller
 from tokenworks.core.errors import TokenworksError, Unavailable
@@ -82,12 +84,21 @@ class Rating:
     region: str = ""
 
 
+class Guard(Protocol):
+    """What an answer may take. `ended`: why it was not let go on; "" when it was."""
+
+    ended: str
+
+    def within(self, chunks: AsyncIterator[bytes], attempt: "Attempt") -> AsyncIterator[bytes]: ...
+
+
 class Attempt:
     """`complete`, `cancel`, `fail` and `lose` end it; the first of them stands."""
 
     def __init__(self, meter: Meter, opened: Opened, asked: Asked, rating: Rating, carried: int) -> None:
         self.observation = Observation(clock=self.clock)
         self.provider = opened.provider
+        self.guard: Guard | None = None
         self.settled: Settled | None = None
         self._meter = meter
         self._opened = opened
@@ -116,6 +127,17 @@ class Attempt:
         if not (working or seen.deltas or seen.finish_reasons):
             return NOTHING
         return Usage(input=len(self.asked.request.body) // BYTES_PER_TOKEN + self._carried, output=seen.deltas)
+
+    @property
+    def output(self) -> int:
+        """Tokens of output that went by so far, by our own count."""
+        return self.observation.deltas + self._carried
+
+    def cut(self) -> None:
+        """The answer ends here, not where the upstream would have: what it reported on the way is no total."""
+        seen = self.observation
+        if seen.usage is not None:
+            seen.usage = replace(seen.usage, output=seen.deltas)
 
     def clock(self) -> Timing:
         now = time.perf_counter_ns() - self._begun

@@ -1,7 +1,7 @@
 """How a request goes to one upstream: which protocol, which bytes, and how its answer comes back.
 
 The same protocol on both sides passes through. Anything else, and a request that this endpoint would answer wrongly
-(its quirks), goes through the neutral form.
+(its quirks) or whose answer may have to be ended in the middle (its limits), goes through the neutral form.
 """
 
 from collections.abc import Mapping
@@ -50,7 +50,7 @@ def prepare(
     odd = frozenset(upstream.quirks)
     request = quirks.adapt(request, odd) if odd else request
     same = caller.name in upstream.protocols and not quirks.must_translate(request, odd)
-    if same and not (upstream.local and (request.unusual or request.own)):
+    if same and not request.may_end and not (upstream.local and (request.unusual or request.own)):
         body = quirks.dress(caller.rewrite_request(request, model), request, odd)
         passing = caller.passthrough(request, observation)
         if isinstance(passing, Renaming):
@@ -66,7 +66,7 @@ def prepare(
     elif quirks.must_echo(request, odd):
         transform = Echoed(request)
     outgoing = transform.rewrite(request) if transform else request
-    fold = not request.stream and (request.timed or quirks.must_stream(request, odd))
+    fold = not request.stream and (request.timed or request.may_end or quirks.must_stream(request, odd))
     reading = quirks.for_reading(request, odd)
     relay = Translation(caller, spoken, request, observation, identity, quirks=reading, transform=transform)
     stream = request.stream or fold

@@ -1,5 +1,6 @@
 """What one request has reserved: more of it while its stream goes on, the truth in its place at the end."""
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -94,12 +95,36 @@ class Hold:
             self.held.append(Held(limit, claim, got.granted))
         self._measure()
 
+    def add(self, attempt: Attempt) -> None:
+        """It is about to leave, and takes of what is held."""
+        attempt.guard = self
+        self.attempts.append(attempt)
+
     async def enter(self, provider: str) -> None:
         """An attempt is about to go to this provider. UpstreamUnavailable when its own limits have no room."""
         if (barred := self.barred.get(provider)) is not None:
             raise barred
         if provider != self.provider:
             await self._keeper.enter(self, provider)
+
+    async def within(self, chunks: AsyncIterator[bytes], attempt: Attempt) -> AsyncIterator[bytes]:
+        """An upstream's stream, as far as what is held covers it; `ended` tells that it was longer.
+
+        Line by line where it may have to be ended: no line brings more than one piece of output of each choice.
+        """
+        async for chunk in chunks:
+            if self.allowed == NEVER or self.estimate is None:
+                yield chunk
+                continue
+            exact = self.asked.request.may_end
+            for piece in chunk.splitlines(keepends=True) if exact else (chunk,):
+                if not await self.covers(attempt.output + self.estimate.choices):
+                    attempt.cut()
+                    if not exact:
+                        attempt.cancel()  # the caller pays for what came
+                        raise LimitReached(f"The answer was ended: {self.ended}.", code="insufficient_quota")
+                    return
+                yield piece
 
     async def covers(self, output: int) -> bool:
         """Whether an answer may go on to so many tokens of output; False when a strict limit or a budget is used up."""
@@ -181,11 +206,6 @@ def refused_provider(limit: LimitRecord, retry_after: float | None) -> UpstreamU
         code="provider_limit_reached",
         retry_after=retry_after,
     )
-
-
-def exhausted(hold: Hold) -> LimitReached:
-    """For an answer that could not be ended in a better way."""
-    return LimitReached(f"The answer was ended: {hold.ended}.", code="insufficient_quota")
 
 
 def _usage(estimate: Estimate, output: int, exact: bool) -> Usage:
