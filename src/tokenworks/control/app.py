@@ -153,7 +153,18 @@ async def _prepare(
     objects = Objects(database, _object_store(chosen), publisher, clock)
     payments = None if chosen.payments is None else Stripe(chosen.payments)
     return Services(
-        database, publisher, announcer, replicas, ingest, offered, clock, answers, webhooks, objects, payments
+        database,
+        publisher,
+        announcer,
+        replicas,
+        ingest,
+        offered,
+        clock,
+        answers,
+        webhooks,
+        objects,
+        payments,
+        chosen.invoice_font,
     )
 
 

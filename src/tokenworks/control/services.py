@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -32,6 +33,7 @@ class Services:
     webhooks: Webhooks
     objects: Objects
     payments: PaymentProvider | None = None
+    invoice_font: Path | None = None
     changes: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by one admin change at a time (changes.py)."""
 

@@ -34,6 +34,8 @@ class Settings:
     """Hosts that webhooks may go to though they are not on the public internet."""
     object_store: Path | tuple[Bucket, Credentials] = Path("objects")
     payments: StripeSettings | None = None
+    invoice_font: Path | None = None
+    """TrueType; for names that PDF's own font cannot show."""
     log_level: str = "info"
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -72,6 +74,7 @@ def read(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
         webhook_hosts=tuple(hosts),
         object_store=_object_store(given.object_store, data_dir, environment),
         payments=_payments(given, environment),
+        invoice_font=_font(given.invoice_font),
         log_level=given.log_level,
         environment=environment,
     )
@@ -90,6 +93,14 @@ def _object_store(
     if not key or not secret:
         raise StartupError("--object-store: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in control's environment")
     return bucket, Credentials(key, secret, environment.get("AWS_SESSION_TOKEN") or None)
+
+
+def _font(given: str | None) -> Path | None:
+    if not given:
+        return None
+    if not Path(given).is_file():
+        raise StartupError(f"--invoice-font: there is no file {given}")
+    return Path(given).absolute()
 
 
 def _payments(given: argparse.Namespace, environment: Mapping[str, str]) -> StripeSettings | None:
@@ -131,6 +142,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         help="s3://bucket/prefix?endpoint=URL&region=NAME for files and batches (default: DIR/objects)",
     )
     add("--cluster-key-file", metavar="FILE", help="default: DIR/cluster.key, made at first start")
+    add("--invoice-font", metavar="FILE", help="a .ttf for PDF invoices in scripts that their own font lacks")
     add("--stripe-url", STRIPE_URL, metavar="URL", help="where payments are asked for, when STRIPE_API_KEY is set")
     add("--stripe-meter", metavar="NAME", help="the meter's event name that usage is reported under (default: none)")
     add("--log-level", "info", metavar="LEVEL", help=", ".join(LOG_LEVELS))

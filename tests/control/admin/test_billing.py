@@ -1,11 +1,16 @@
 """Balances and what moves them, through the API: exact amounts, idempotency, prepaid budgets, whose book it is."""
 
 import itertools
+import time
 
 import pytest
 
 NUMBERS = itertools.count()
 HOUR = 1_790_000_000 // 3600 * 3600
+# Control keeps real time: the month that ended last, and a moment in it.
+LAST = time.strftime("%Y-%m", time.gmtime(time.time() - time.gmtime().tm_mday * 86400))
+IN_LAST = int(time.time()) - time.gmtime().tm_mday * 86400
+THIS = time.strftime("%Y-%m", time.gmtime())
 
 
 @pytest.fixture
@@ -160,3 +165,94 @@ def test_every_move_is_in_the_audit_log_and_the_check_finds_nothing(running, ten
     assert found["differences"] == []
     assert found["transactions"] > 0
     assert running.admin("POST", "/admin/v1/billing/rebuild", {}).json["differences"] == []
+
+
+def test_a_month_is_drafted_issued_and_paid(tenant):
+    tenant.use(1_239_000_000, at=IN_LAST, key="key_b")
+    tenant.use(5, at=int(time.time()))
+    draft = tenant.get(f"invoices/draft?month={LAST}")
+    assert (draft["number"], draft["due"]["usd"]) == (None, "1.23")
+    assert tenant.get("invoices/draft")["month"] == THIS
+    assert tenant.control.call("POST", "/admin/v1/billing/invoices", {"month": LAST}, tenant.key).status == 403
+    [issued] = tenant.operator("invoices", {"month": LAST})["data"]
+    assert (issued["new"], issued["due"]["usd"], issued["open"]["usd"]) == (True, "1.23", "1.23")
+    [again] = tenant.operator("invoices", {"month": LAST})["data"]
+    assert (again["new"], again["number"]) == (False, issued["number"])
+    number = issued["number"]
+    assert tenant.get(f"invoices/{number}")["charged"]["nano_usd"] == 1_239_000_000
+    assert "groups" not in tenant.get(f"invoices/{number}")
+    for form, begins in (("csv", b"number,month"), ("pdf", b"%PDF-")):
+        path = f"/admin/v1/billing/invoices/{number}?format={form}"
+        assert tenant.control.call("GET", path, token=tenant.key).raw.startswith(begins)
+    assert tenant.operator(f"invoices/{number}/payments", {"amount_usd": "2", "reference": "r"}, status=400)
+    paid = tenant.operator(f"invoices/{number}/payments", {"amount_usd": "1.23", "reference": "r"}, "bank 1")
+    assert paid["open"]["usd"] == "0"
+    assert tenant.operator(f"invoices/{number}/payments", {"amount_usd": "1.23", "reference": "r"}, "bank 1") == paid
+    assert tenant.get("balance")["balance"]["nano_usd"] == -9_000_000 - 5
+    assert [each["kind"] for each in tenant.get("transactions")["data"]] == ["payment", "invoice", "charge", "charge"]
+
+
+def test_the_invoices_of_everybody_at_once(running, tenant):
+    tenant.use(10**9, at=IN_LAST)
+    other = Tenant(running, running.admin("POST", "/admin/v1/organizations", {"name": "other"}).json)
+    other.use(10**9, at=IN_LAST)
+    wish = {"month": LAST, "every_organization": True}
+    made = running.admin("POST", "/admin/v1/billing/invoices", wish).json["data"]
+    assert {tenant.id, other.id} <= {each["organization_id"] for each in made if each["new"]}
+    numbers = sorted(int(each["number"][-6:]) for each in made)
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    theirs = other.get("invoices")["data"][0]["number"]
+    assert tenant.control.call("GET", f"/admin/v1/billing/invoices/{theirs}", token=tenant.key).status == 404
+
+
+def test_a_request_is_given_back_once_before_and_after_its_invoice(tenant):
+    early, late = tenant.use(10**9, at=IN_LAST), tenant.use(2 * 10**9, at=IN_LAST)
+    wish = {"request_id": early, "amount_usd": "0.4", "reason": "slow"}
+    first = tenant.operator("refunds", wish, "k")
+    assert (first["kind"], first["credit_note"], first["balance"]["usd"]) == ("refund", None, "-2.6")
+    assert tenant.operator("refunds", wish, "k") == {**first, "new": False}
+    assert tenant.operator("refunds", {**wish, "amount_usd": "0.5"}, "k", status=400)["error"]["code"].endswith(
+        "reused"
+    )
+    assert tenant.operator("refunds", {**wish, "amount_usd": "0.61"}, status=400)["error"]["param"] == "amount_usd"
+    assert tenant.operator("refunds", {"request_id": early, "reason": "r"})["amount"]["usd"] == "0.6"
+    tenant.operator("refunds", {"request_id": early, "reason": "r"}, status=400)
+    [issued] = tenant.operator("invoices", {"month": LAST})["data"]
+    assert (issued["total"]["usd"], issued["due"]["usd"]) == ("2", "2")
+    wish = {"request_id": late, "reason": "wrong answer"}
+    for new in (True, False):
+        given = tenant.operator("refunds", wish, "again")
+        assert (given["kind"], given["new"], given["amount"]["usd"]) == ("credit_note", new, "2")
+    [note, invoice] = sorted(tenant.get("invoices")["data"], key=lambda each: each["kind"])
+    assert (note["number"], note["corrects"]) == (given["credit_note"], invoice["number"])
+    assert (invoice["open"]["usd"], tenant.get("balance")["balance"]["usd"]) == ("0", "0")
+    assert tenant.get(f"invoices/{note['number']}")["request_id"] == late
+    assert tenant.operator("refunds", {**wish, "request_id": "req_none"}, status=404)
+
+
+@pytest.mark.parametrize(
+    "body, param",
+    [({"month": "2026-13"}, "month"), ({"month": THIS}, "month"), ({}, "month"), ({"month": LAST, "x": 1}, "x")],
+)
+def test_months_that_cannot_be_issued(tenant, body, param):
+    assert tenant.operator("invoices", body, status=400)["error"]["param"] == param
+
+
+def test_the_official_clients_costs_are_the_invoice(running, tenant):
+    """What the costs API shows of a month is what the invoice charges."""
+    for number in range(5):
+        tenant.use(123_456_789 + number, at=IN_LAST - 86400 * (number % 2), model=f"m{number % 3}")
+    [issued] = tenant.operator("invoices", {"month": LAST})["data"]
+    document = tenant.get(f"invoices/{issued['number']}")
+    period = document["period"]
+    query = f"?start_time={period['start']}&end_time={period['end']}&limit=31&group_by=line_item"
+    days = running.call("GET", f"/v1/organization/costs{query}", token=tenant.key).json["data"]
+    by_model = {}
+    for result in (result for day in days for result in day["results"]):
+        known = by_model.get(result["line_item"], 0)
+        by_model[result["line_item"]] = known + result["amount"]["nano_usd"]
+    billed = {}
+    for line in document["lines"]:
+        billed[line["model"]] = billed.get(line["model"], 0) + line["amount_nano_usd"]
+    assert billed == by_model
+    assert sum(billed.values()) == document["charged"]["nano_usd"]

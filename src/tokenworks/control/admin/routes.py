@@ -1,7 +1,7 @@
 """Every route of the admin API. One file per noun; whatever is added here is held to access.py by a test."""
 
 from tokenworks.control.admin import keys, limits, models, organizations, usage
-from tokenworks.control.admin.billing import balance, credit, payments, transactions
+from tokenworks.control.admin.billing import balance, credit, invoices, payments, transactions
 from tokenworks.control.admin.organization import (
     admin_api_keys,
     audit_logs,
@@ -39,6 +39,7 @@ SLICES = (
     transactions,
     credit,
     payments,
+    invoices,
 )
 ROUTERS = tuple(slice_.router for slice_ in SLICES)
 PUBLIC = (invites.accepting, payments.webhook)

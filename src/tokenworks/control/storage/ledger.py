@@ -120,6 +120,8 @@ def post(connection: Connection, wanted: Transaction) -> Posted:
             hour=sold and sold.hour,
         )
     )
+    if not wanted.transfers:
+        return Posted(sequence, new=True)
     moved = [(wanted.organization_id, transfer) for transfer in wanted.transfers]
     connection.execute(
         ledger_entries.insert(),

@@ -33,6 +33,14 @@ def attempts(connection: Connection, transaction: Row[Any]) -> Sequence[Any]:
     return connection.execute(query.order_by(*order)).mappings().all()
 
 
+def charged_attempts(connection: Connection, organization_id: str, request_id: str) -> Sequence[Any]:
+    """Those of a request that the ledger has taken up, in their order."""
+    query = select(usage).where(
+        usage.c.request_id == request_id, usage.c.organization_id == organization_id, usage.c.posting.is_not(None)
+    )
+    return connection.execute(query.order_by(usage.c.attempt)).mappings().all()
+
+
 def check(connection: Connection) -> dict[str, Any]:
     """What does not add up, in words."""
     differences = []

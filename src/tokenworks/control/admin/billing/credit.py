@@ -20,7 +20,7 @@ from tokenworks.control.admin.billing.shapes import (
 )
 from tokenworks.control.admin.organization.shapes import Wish, missing
 from tokenworks.control.changes import Change, changing
-from tokenworks.control.ledger import accounts, posting
+from tokenworks.control.ledger import accounts, corrections, posting
 from tokenworks.control.ledger.accounts import Account, Kind, Transfer
 from tokenworks.control.services import Services, ServicesDep
 from tokenworks.control.storage import ledger
@@ -55,6 +55,16 @@ class Posted(BaseModel):
     amount: Money
     new: bool = Field(description="False: this idempotency key had posted it before.")
     balance: Money = Field(description="After it.")
+
+
+class RefundWish(Wish):
+    request_id: str = Field(min_length=1, max_length=200)
+    amount_usd: Usd | None = Field(None, description="All that is left of its charge when left out.")
+    reason: Memo
+
+
+class Refund(Posted):
+    credit_note: str | None = Field(description="Its number, when the month was invoiced already.")
 
 
 @router.post("/grants")
@@ -132,6 +142,33 @@ async def release(
     moved = accounts.release(held.amount)
     wanted = _new(services, Kind.RELEASE, moved, f"hold:{sequence}", reference=str(sequence))
     return await _post(services, actor, organization_id, wanted)
+
+
+@router.post("/refunds")
+async def refund(
+    body: RefundWish,
+    services: ServicesDep,
+    actor: WriteBilling,
+    organization_id: OrganizationId = None,
+    key: IdempotencyKey = None,
+) -> Refund:
+    """Give a request's charge back to the balance: on the next invoice, or as a credit note when that was issued."""
+    amount = None if body.amount_usd is None else nano(body.amount_usd)
+    now = services.clock.now_ns()
+    wish = corrections.Wish(amount, body.reason, key_of(key), actor.key_id, now, body.request_id)
+    async with changing(services, actor) as change:
+        book = await book_of(change.connection, actor, organization_id)
+        given = await posting.give(change, services, book, corrections.refund, book, wish)
+        balances = await change.connection.run_sync(ledger.balances, book)
+    return Refund(
+        organization_id=book,
+        sequence=given.sequence,
+        kind=Kind.REFUND if given.note is None else Kind.CREDIT_NOTE,
+        amount=money(given.amount),
+        new=given.new,
+        balance=money(balances.owed(Account.CREDIT)),
+        credit_note=None if given.note is None else given.note.number,
+    )
 
 
 def _new(
