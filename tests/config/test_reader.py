@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tokenworks.config import ConfigError, Configuration, ModelConfig, ProviderConfig, load, parse
 from tokenworks.core.money import nano_to_usd
 from tokenworks.core.price import STATED
-from tokenworks.core.target import RouteLimits
+from tokenworks.core.target import Policy, RouteLimits
 
 PROTOCOLS = {"openai_chat", "anthropic"}
 ENGINES = {"echo", "llama_server"}
@@ -246,6 +246,14 @@ provider = st.builds(
     costs=st.dictionaries(st.sampled_from(["m", "org/m-1.5"]), st.deferred(lambda: price)),
 )
 limits = st.builds(RouteLimits, connect=seconds, first_token=seconds, idle=seconds, total=seconds)
+policy = st.builds(
+    Policy,
+    retries=st.integers(0, 1000),
+    hedge=st.floats(0, 0.999),
+    on_stream_loss=st.sampled_from(["resume", "restart", "error"]),
+    breaker=st.integers(0, 1000),
+    stream_whole=st.booleans(),
+)
 tokens = {STATED[key][0]: nano for key in ("input", "output", "cached_input", "cache_write_1h", "reasoning")}
 units = {kind: nano.map(factor.__mul__) for kind, factor in STATED.values() if factor > 1}
 optional = {kind: rate for kind, rate in (tokens | units).items() if kind not in ("input", "output")}
@@ -259,7 +267,7 @@ def configurations(draw: st.DrawFn) -> Configuration:
     }
     models = {}
     for key in draw(st.lists(model_name, max_size=3, unique=True)):
-        shared = {"name": key, "limits": draw(limits), "price": draw(price)}
+        shared = {"name": key, "limits": draw(limits), "policy": draw(policy), "price": draw(price)}
         if providers and draw(st.booleans()):
             target = st.tuples(st.sampled_from(sorted(providers)), model_name).map("/".join)
             models[key] = ModelConfig(
@@ -298,6 +306,7 @@ def plain(record: Any) -> dict[str, Any]:
     said = {field.name: getattr(record, field.name) for field in fields(record) if field.name != "name"}
     if isinstance(record, ModelConfig):
         said["limits"] = plain(record.limits)
+        said["policy"] = plain(record.policy)
         said["price"] = stated(record.price) if record.price is not None else None
         said = {key: value for key, value in said.items() if key != "options" or value}
     if isinstance(record, ProviderConfig):

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import pytest
 from aiohttp import web
 
@@ -28,6 +29,7 @@ from tokenworks.snapshot.records import (
     KeyRecord,
     LimitsRecord,
     ModelRecord,
+    PolicyRecord,
     PriceRecord,
     TargetRecord,
     UpstreamRecord,
@@ -37,6 +39,8 @@ from tokenworks.snapshot.state import State
 
 T = TypeVar("T")
 
+ONE_TRY = PolicyRecord(retries=0, hedge=0, breaker=0)
+"""Each test sees its own upstream failing, not those before it. tests/gateway/failover has the rest."""
 KEY = "sk-tw-test-key"
 LIMITED_KEY = "sk-tw-limited-key"
 EXPIRED_KEY = "sk-tw-expired-key"
@@ -319,6 +323,7 @@ def state_for(port: int, revision: int = 1, cluster_key: bytes = b"", **changes:
         key_record(EXPIRED_KEY, expires_at=1_000_000_000),
     ]
     upstreams = [upstream, texts, answers, messages, ours, refused, starting]
+    models = [msgspec.structs.replace(model, policy=ONE_TRY) for model in models]
     return State.of(revision=revision, keys=keys, models=models, upstreams=upstreams)
 
 

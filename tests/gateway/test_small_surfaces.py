@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import web
 from huggingface_hub import InferenceClient
@@ -43,10 +44,12 @@ def state_with_small_surfaces(state: State, port: int) -> State:
         ),
     ]
     kept = [ModelRecord(m.name, m.created, m.targets, m.limits, m.prices) for m in state.models.values()]
+    one_try = state.models["assistant"].policy
+    models = [msgspec.structs.replace(model, policy=one_try) for model in [*kept, *models]]
     return State.of(
         revision=2,
         keys=state.keys.values(),
-        models=[*kept, *models],
+        models=models,
         upstreams=[*state.upstreams.values(), *upstreams],
     )
 

@@ -14,7 +14,7 @@ from tokenworks.config.problems import ConfigError, Problem, choose
 from tokenworks.config.records import Configuration, ModelConfig, ProviderConfig
 from tokenworks.config.values import Bad, Check
 from tokenworks.core.price import STATED, unclear
-from tokenworks.core.target import RouteLimits
+from tokenworks.core.target import Policy, RouteLimits
 
 T = TypeVar("T")
 
@@ -27,6 +27,14 @@ SERVE: dict[str, Check[Any]] = {
     "catalog": values.names,
     "json": values.flag,
     "verbose": values.flag,
+}
+STREAM_LOSS = ("resume", "restart", "error")
+POLICY: dict[str, Check[Any]] = {
+    "retries": values.count,
+    "hedge": values.percentile,
+    "on_stream_loss": values.one_of(frozenset(STREAM_LOSS), partial(choose, known=STREAM_LOSS)),
+    "breaker": values.count,
+    "stream_whole": values.flag,
 }
 LIMITS: dict[str, Check[Any]] = {field.name: values.seconds for field in fields(RouteLimits)}
 PRICE: dict[str, Check[Any]] = dict.fromkeys(STATED, values.price)
@@ -147,6 +155,7 @@ class _Reader:
         keys: dict[str, Check[Any]] = {
             "targets": lambda value: self._targets((*path, "targets"), value, providers),
             "limits": lambda value: RouteLimits(**self._keys((*path, "limits"), value, LIMITS)),
+            "policy": lambda value: Policy(**self._keys((*path, "policy"), value, POLICY)),
             "price": lambda value: self._rates((*path, "price"), value),
             "engine": self._engine,
             "weights": values.string,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from tokenworks.core.target import RouteLimits
+from tokenworks.core.target import Policy, RouteLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,7 @@ class ModelConfig:
     name: str
     targets: tuple[str, ...] = ()
     limits: RouteLimits = RouteLimits()
+    policy: Policy = Policy()
     price: dict[str, int] | None = None
     engine: str | None = None
     weights: str | None = None

@@ -16,6 +16,7 @@ Check = Callable[[Any], T]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 MODEL = re.compile(r"[^\s\x00-\x1f\x7f/]+(?:/[^\s\x00-\x1f\x7f/]+)*")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+MOST = 1000
 DAY = 86_400
 MAX_USD = 1_000_000
 TYPES = {str: "a string", bool: "a boolean", int: "an integer", float: "a number", list: "an array", dict: "a table"}
@@ -139,6 +140,18 @@ def credential(value: Any) -> str:
     if not value or not value.isprintable() or (" " in value and scheme != "file"):
         raise Bad('is empty or holds spaces or control characters; write "env:NAME", "file:/path" or the key')
     return value
+
+
+def count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST:
+        raise Bad(f"must be a whole number from 0 to {MOST}; 0 turns it off")
+    return value
+
+
+def percentile(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+        raise Bad("must be a percentile from 0 to below 1, such as 0.95; 0 turns it off")
+    return float(value)
 
 
 def port(value: Any) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from tokenworks.config.records import Configuration, ModelConfig, ProviderConfig
 from tokenworks.control.startup import StartupError
 from tokenworks.models.catalog import Catalog
-from tokenworks.snapshot.records import FREE, LimitsRecord, PriceRecord, TargetRecord, UpstreamRecord
+from tokenworks.snapshot.records import FREE, LimitsRecord, PolicyRecord, PriceRecord, TargetRecord, UpstreamRecord
 from tokenworks.snapshot.sealing import seal
 
 
@@ -19,6 +19,7 @@ class Offer:
     name: str
     targets: tuple[TargetRecord, ...] = ()
     limits: LimitsRecord = LimitsRecord()
+    policy: PolicyRecord = PolicyRecord()
     prices: tuple[PriceRecord, ...] = ()
     engine: str | None = None
     context_length: int | None = None
@@ -51,11 +52,12 @@ def _prices(model: ModelConfig) -> tuple[PriceRecord, ...]:
 def _offer(model: ModelConfig, catalog: Catalog, configuration: Configuration) -> Offer:
     weights = model.weights or model.name
     entry = catalog[weights] if weights in catalog and not model.targets else None
-    limits = model.limits
+    limits, policy = model.limits, model.policy
     return Offer(
         name=model.name,
         targets=tuple(_target(text, configuration) for text in model.targets),
         limits=LimitsRecord(limits.connect, limits.first_token, limits.idle, limits.total),
+        policy=PolicyRecord(policy.retries, policy.hedge, policy.on_stream_loss, policy.breaker, policy.stream_whole),
         prices=_prices(model),
         engine=model.engine or (entry.engine if entry else None),
         context_length=entry.context_length if entry else None,

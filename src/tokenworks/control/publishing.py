@@ -93,6 +93,7 @@ def _model(offer: Offer, replicas: Sequence[Replica], created: int, default: boo
         created=created,
         targets=offer.targets + tuple(TargetRecord(replica.id, replica.model) for replica in own),
         limits=offer.limits,
+        policy=offer.policy,
         prices=offer.prices,
         context_length=min(lengths, default=offer.context_length),
         max_output=min(outputs, default=offer.max_output),

@@ -16,6 +16,24 @@ class RouteLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class Policy:
+    """What becomes of a request when an upstream fails.
+
+    `retries`: attempts on targets that were tried before, beyond one on each. `hedge`: the percentile (0.95) of an
+    upstream's time to first token after which the next target is asked too; 0: never. `on_stream_loss`: how an answer
+    that broke in its middle goes on, resume | restart | error. `breaker`: failures in a row that open an upstream's
+    circuit; 0: no request learns from what happened to others. `stream_whole`: whole answers are asked for as streams
+    where another target could rescue them, so that silence is noticed.
+    """
+
+    retries: int = 2
+    hedge: float = 0.95
+    on_stream_loss: str = "resume"
+    breaker: int = 5
+    stream_whole: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """`upstream` is an id in the snapshot; `model` is the name that upstream knows; `price` is what the caller pays,
     `cost` what we pay."""

@@ -40,6 +40,8 @@ from tokenworks.gateway.edge.models import PREFIX as MODEL_PREFIX
 from tokenworks.gateway.edge.models import Models
 from tokenworks.gateway.edge.surfaces import SURFACES
 from tokenworks.gateway.failover.attempts import Attempts
+from tokenworks.gateway.failover.health import Health as Standings
+from tokenworks.gateway.failover.prober import Prober
 from tokenworks.gateway.metering.attempt import Meter
 from tokenworks.gateway.pipeline import Pipeline
 from tokenworks.gateway.settings import Settings
@@ -80,7 +82,9 @@ class Gateway:
         shared = _limit_store(settings.limits, settings.limits_timeout)
         self._admission = Admission(self._snapshot, shared, journal.gateway_id, wait=settings.limits_wait)
         self._health = Health(self._snapshot, journal, Probe(self._upstreams), self._admission, metrics)
-        attempts = Attempts(self._upstreams, Meter(journal, metrics))
+        standings = Standings()
+        self._prober = Prober(standings, Probe(self._upstreams), lambda: self._snapshot.state)
+        attempts = Attempts(self._upstreams, Meter(journal, metrics), standings)
         pipeline = Pipeline(self._snapshot, keys, self._admission, self._upstreams, attempts, limits)
         pages: dict[tuple[str, str], Handler] = {
             ("GET", "/healthz"): self._health.healthz,
@@ -166,6 +170,7 @@ class Gateway:
         await self._batches.stop()
         await self._runs.stop(self._drain_seconds)
         await self._admission.close()
+        await self._prober.stop()
         await self._shipper.drain(timeout=2.0)
         await self._shipper.stop()
         await self._snapshot.stop()

@@ -8,7 +8,8 @@ from tokenworks.gateway.admission.keys import Keys
 from tokenworks.gateway.admission.limits.admit import Admission
 from tokenworks.gateway.edge.delivery import Delivery, EdgeLimits
 from tokenworks.gateway.edge.exchange import Exchange
-from tokenworks.gateway.failover.attempts import Attempts, Route
+from tokenworks.gateway.failover.attempts import Attempts
+from tokenworks.gateway.failover.route import Route
 from tokenworks.gateway.metering.attempt import Asked
 from tokenworks.gateway.routing.plan import default_model, plan
 from tokenworks.gateway.upstreams.http import Upstreams

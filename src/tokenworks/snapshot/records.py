@@ -115,6 +115,16 @@ FREE = PriceRecord({"input": 0, "output": 0}, id="free")
 """What is given away, said aloud."""
 
 
+class PolicyRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What becomes of a request when an upstream fails; see core.target.Policy."""
+
+    retries: int = 2
+    hedge: float = 0.95
+    on_stream_loss: str = "resume"
+    breaker: int = 5
+    stream_whole: bool = True
+
+
 class TargetRecord(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
     upstream: str
     """An `UpstreamRecord.id`."""
@@ -143,6 +153,7 @@ class ModelRecord(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
     capabilities: tuple[str, ...] = ()
     default: bool = False
     """The model whose answer makes /readyz say 200."""
+    policy: PolicyRecord = PolicyRecord()
 
     @cached_property
     def _tariffs(self) -> dict[tuple[str, str], Tariff]:

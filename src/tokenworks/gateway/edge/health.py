@@ -85,7 +85,7 @@ class Health:
             # A provider's answer costs money: its configuration is all that is checked here.
             return found | {"ok": True, "probed": False}
         try:
-            await self._probe.generate(upstream, target.model)
+            await self._probe.ask(upstream, target.model)
         except TokenworksError as error:
             return found | {"ok": False, "reason": error.message}
         return found | {"ok": True, "probed": True}

@@ -1,92 +1,168 @@
 """The loop: an attempt, what became of it, who is next. All of it under the route's total limit."""
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import defaultdict
 
-from tokenworks.core.errors import Fault, InvalidRequest, TokenworksError
+from tokenworks.core.errors import Fault, InvalidRequest, TokenworksError, UpstreamUnavailable
 from tokenworks.core.target import Target
-from tokenworks.gateway.admission.limits.hold import Hold
-from tokenworks.gateway.edge import headers
 from tokenworks.gateway.edge.delivery import Delivery
+from tokenworks.gateway.edge.headers import Answerer, strict
+from tokenworks.gateway.failover.budget import RetryBudget
+from tokenworks.gateway.failover.health import Health
+from tokenworks.gateway.failover.hedging import hedge_after, race
+from tokenworks.gateway.failover.route import Route
 from tokenworks.gateway.failover.trying import Try, settle
-from tokenworks.gateway.metering.attempt import Asked, Meter
+from tokenworks.gateway.failover.turns import Turns
+from tokenworks.gateway.metering.attempt import Attempt, Meter
 from tokenworks.gateway.upstreams.http import Upstreams
 from tokenworks.gateway.upstreams.parameters import without_effect
-from tokenworks.gateway.upstreams.prepare import prepare
+from tokenworks.gateway.upstreams.prepare import Prepared, prepare
 from tokenworks.gateway.upstreams.watchdog import Watchdog
 from tokenworks.journal.records import Settled
-from tokenworks.snapshot.records import ModelRecord, UpstreamRecord
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """What one request may be tried on. Attempts are numbered from `first_attempt`."""
-
-    asked: Asked
-    model: ModelRecord
-    targets: list[Target]
-    upstreams: Mapping[str, UpstreamRecord]
-    hold: Hold
-    first_attempt: int = 1
 
 
 class Attempts:
     """One for all requests of a gateway."""
 
-    def __init__(self, upstreams: Upstreams, meter: Meter) -> None:
-        self._upstreams = upstreams
-        self._meter = meter
+    def __init__(self, upstreams: Upstreams, meter: Meter, health: Health) -> None:
+        self.upstreams = upstreams
+        self.meter = meter
+        self.health = health
+        self._budgets: defaultdict[str, RetryBudget] = defaultdict(RetryBudget)
 
     async def answer(self, delivery: Delivery, route: Route) -> Settled:
         """How the attempt that answered was settled. Raises the error that the caller is to be told."""
-        left = list(route.targets)
-        while True:
-            target = left.pop(0)
-            try:
-                upstream = route.upstreams[target.upstream]
-                await route.hold.enter(upstream.provider)
-                one = self._open(delivery, route, target)
-                await one.begin(self._upstreams.call(upstream, one.prepared, target.limits))
-                rest = await one.rest(delivery)
-                settled = await self._settle(one, route.hold)
-                break
-            except TokenworksError as error:
-                if not left or delivery.written or error.fault in (Fault.CALLER, Fault.OURS, Fault.CONTENT_POLICY):
-                    raise
-        delivery.exchange.notes["output_tokens"] = settled.usage.output
-        await delivery.finish(rest, one.attempt.observation)
-        return settled
+        budget = self._budgets[route.model.name]
+        budget.earn()
+        return await _Run(self, delivery, route, budget).answer()
 
-    def _open(self, delivery: Delivery, route: Route, target: Target) -> Try:
-        """InvalidRequest when this upstream cannot carry what is asked, or not as strictly as the caller wants it."""
-        upstream, request, hold = route.upstreams[target.upstream], route.asked.request, route.hold
-        number = route.first_attempt + len(hold.attempts)
-        attempt = self._meter.open(route.asked, number, target, upstream)
-        hold.add(attempt)
-        identity = (delivery.codec.response_id(delivery.exchange.request_id), int(time.time()))
+
+class _Run:
+    """The attempts of one request."""
+
+    def __init__(self, parts: Attempts, delivery: Delivery, route: Route, budget: RetryBudget) -> None:
+        self._parts = parts
+        self._delivery = delivery
+        self._route = route
+        self._budget = budget
+        self._turns = Turns(route, parts.health, budget)
+        self._identity = (delivery.codec.response_id(delivery.exchange.request_id), int(time.time()))
+
+    async def answer(self) -> Settled:
+        while True:
+            target = await self._turns.next()
+            try:
+                one = await self._begun(target)
+                rest = await self._shown(one)
+            except TokenworksError as error:
+                if error not in self._turns.errors or self._delivery.written:
+                    raise
+                continue
+            settled = await self._settled(one)
+            self._delivery.exchange.notes["output_tokens"] = settled.usage.output
+            await self._delivery.finish(rest, one.attempt.observation)
+            return settled
+
+    async def _begun(self, target: Target) -> Try:
+        """An attempt that has something to show: on `target`, or on the next one when that is late."""
+        await self._enter(target)
+        first = self._open(target)
+        wait = hedge_after(self._parts.health, first, self._route.model.policy.hedge)
+        if wait is None or not self._turns.others():
+            await self._begin(first)
+            return first
+        winner = await race(first, self._begin, wait, self._hedge)
+        self._delivery.answered_by(winner.answerer)
+        return winner
+
+    async def _enter(self, target: Target) -> None:
+        """UpstreamUnavailable when what may be bought from its provider is used up."""
         try:
-            prepared = prepare(delivery.codec, request, upstream, target.model, attempt.observation, identity)
-            ignored = without_effect(request, upstream, prepared)
-            if ignored and headers.strict(delivery.exchange):
-                raise InvalidRequest(
-                    f"'{ignored[0]}' has no effect here.", param=ignored[0], code="unsupported_parameter"
-                )
+            await self._route.hold.enter(self._route.upstreams[target.upstream].provider)
+        except UpstreamUnavailable as error:
+            error.fault = Fault.UNSUITABLE  # by our own doing: it says nothing about its health
+            self._turns.failed(target, error)
+            raise
+
+    async def _hedge(self) -> Try | None:
+        """Another attempt while one is under way; None when there is nobody for it, or no budget."""
+        if not self._turns.others() or not self._budget.spend():
+            return None
+        if (target := self._turns.spare()) is None:
+            return None
+        try:
+            await self._enter(target)
+            return self._open(target)
+        except TokenworksError:
+            return None
+
+    def _open(self, target: Target) -> Try:
+        """InvalidRequest when this upstream cannot carry what is asked, or not as strictly as the caller wants it."""
+        route, turns = self._route, self._turns
+        upstream, attempts = route.upstreams[target.upstream], route.hold.attempts
+        attempt = self._parts.meter.open(route.asked, route.first_attempt + len(attempts), target, upstream)
+        route.hold.add(attempt)
+        try:
+            prepared, ignored = self._prepare(target, attempt)
         except BaseException as error:
+            settle(attempt, error)
             if isinstance(error, InvalidRequest):
                 error.fault = Fault.UNSUITABLE
-            settle(attempt, error)
+                turns.failed(target, error)
             raise
-        delivery.answered_by(headers.Answerer(upstream.provider, target.model, len(hold.attempts), tuple(ignored)))
-        delivery.relayed_by(prepared.relay)
-        dog = Watchdog(target.limits, upstream.provider, attempt.note_progress, stream=prepared.stream)
-        return Try(attempt, target, prepared, dog)
+        answerer = Answerer(upstream.provider, target.model, len(attempts), tuple(ignored))
+        self._delivery.answered_by(answerer)
+        self._delivery.relayed_by(prepared.relay)
+        dog = Watchdog(
+            target.limits,
+            upstream.provider,
+            attempt.note_progress,
+            stream=prepared.stream,
+            since=turns.begun,
+            whole=turns.remaining / (1 + others) if (others := turns.others()) else None,
+        )
+        return Try(attempt, target, prepared, dog, answerer)
 
-    async def _settle(self, one: Try, hold: Hold) -> Settled:
+    def _prepare(self, target: Target, attempt: Attempt) -> tuple[Prepared, list[str]]:
+        """How it is asked, and what of the request has no effect there."""
+        request, delivery = self._route.asked.request, self._delivery
+        upstream = self._route.upstreams[target.upstream]
+        prepared = prepare(
+            delivery.codec,
+            request,
+            upstream,
+            target.model,
+            attempt.observation,
+            self._identity,
+            stream_whole=self._route.model.policy.stream_whole and len(self._route.targets) > 1,
+        )
+        ignored = without_effect(request, upstream, prepared)
+        if ignored and strict(delivery.exchange):
+            raise InvalidRequest(f"'{ignored[0]}' has no effect here.", param=ignored[0], code="unsupported_parameter")
+        return prepared, ignored
+
+    async def _begin(self, one: Try) -> None:
+        upstream = self._route.upstreams[one.target.upstream]
+        try:
+            await one.begin(self._parts.upstreams.call(upstream, one.prepared, one.target.limits))
+        except TokenworksError as error:
+            self._turns.failed(one.target, error)
+            raise
+
+    async def _shown(self, one: Try) -> bytes:
+        try:
+            rest = await one.rest(self._delivery)
+        except TokenworksError as error:
+            self._turns.failed(one.target, error)
+            raise
+        self._parts.health.answered(one.target, one.first_token)
+        return rest
+
+    async def _settled(self, one: Try) -> Settled:
         try:
             settled = one.attempt.complete()
-            await self._meter.journal.commit()
-            await hold.settle()
+            await self._parts.meter.journal.commit()
+            await self._route.hold.settle()
         except BaseException as error:
             settle(one.attempt, error)
             raise

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from tokenworks.core.errors import InternalError, TokenworksError
 from tokenworks.core.target import Target
 from tokenworks.gateway.edge.delivery import Delivery
+from tokenworks.gateway.edge.headers import Answerer
 from tokenworks.gateway.metering.attempt import Attempt
 from tokenworks.gateway.upstreams.http import Answer
 from tokenworks.gateway.upstreams.prepare import Prepared
@@ -14,13 +15,19 @@ from tokenworks.gateway.upstreams.watchdog import Watchdog
 from tokenworks.protocols.base import Ending
 
 
+class Overtaken(BaseException):
+    """Another attempt at the same request answered first."""
+
+
 class Try:
     """`begin`, then `rest`, which may run in different tasks; `abandon` when there is no `rest`."""
 
-    def __init__(self, attempt: Attempt, target: Target, prepared: Prepared, dog: Watchdog) -> None:
+    def __init__(self, attempt: Attempt, target: Target, prepared: Prepared, dog: Watchdog, answerer: Answerer) -> None:
         self.attempt = attempt
         self.target = target
         self.prepared = prepared
+        self.answerer = answerer
+        self.overtaken = False
         self._dog = dog
         self._call: AbstractAsyncContextManager[Answer] | None = None
         self._chunks: AsyncIterator[bytes] | None = None
@@ -60,11 +67,16 @@ class Try:
         self.attempt.output_seen()
         return self._end
 
+    @property
+    def first_token(self) -> float:
+        """Seconds until the first output; 0 where none could be told from the rest."""
+        return self.attempt.first_token if self._chunks is not None else 0.0
+
     async def abandon(self, error: BaseException) -> BaseException:
         """End the call and settle the attempt; the error that the caller is to be told."""
-        error = await self._close(error) or error
-        settle(self.attempt, error)
-        return error
+        told = await self._close(error) or error
+        settle(self.attempt, Overtaken() if self.overtaken else told)
+        return told
 
     async def _stream(self, delivery: Delivery, chunks: AsyncIterator[bytes]) -> None:
         fold = self.prepared.fold
@@ -117,7 +129,9 @@ class Try:
 
 
 def settle(attempt: Attempt, error: BaseException) -> None:
-    if isinstance(error, asyncio.CancelledError):
+    if isinstance(error, Overtaken):
+        attempt.lose()
+    elif isinstance(error, asyncio.CancelledError):
         attempt.cancel()
     elif isinstance(error, TokenworksError):
         error.provider = error.provider or attempt.provider

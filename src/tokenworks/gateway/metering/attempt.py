@@ -139,6 +139,11 @@ class Attempt:
         if seen.usage is not None:
             seen.usage = replace(seen.usage, output=seen.deltas)
 
+    @property
+    def first_token(self) -> float:
+        """Seconds until the first output; 0 before."""
+        return self._first_ns / 1e9
+
     def clock(self) -> Timing:
         now = time.perf_counter_ns() - self._begun
         first = self._first_ns or now

@@ -5,7 +5,7 @@ The same protocol on both sides passes through. Anything else, and a request tha
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tokenworks.core.errors import InvalidRequest
 from tokenworks.core.messages import ToolMode
@@ -45,11 +45,19 @@ def prepare(
     model: str,
     observation: Observation,
     identity: tuple[str, int],
+    *,
+    stream_whole: bool = False,
 ) -> Prepared:
-    """InvalidRequest when no protocol of this upstream can carry the task."""
+    """InvalidRequest when no protocol of this upstream can carry the task.
+
+    `stream_whole`: a whole answer is asked for as a stream, where that says the same, so that silence can be told.
+    """
     odd = frozenset(upstream.quirks)
     request = quirks.adapt(request, odd) if odd else request
     same = caller.name in upstream.protocols and not quirks.must_translate(request, odd)
+    stream_whole = stream_whole and not request.stream and isinstance(request.task, Conversation | Prompts)
+    if same and stream_whole and not (request.own or request.unusual):
+        return _folded(caller, request, upstream, model, observation, identity)
     if same and not request.may_end and not (upstream.local and (request.unusual or request.own)):
         body = quirks.dress(caller.rewrite_request(request, model), request, odd)
         passing = caller.passthrough(request, observation)
@@ -66,13 +74,31 @@ def prepare(
     elif quirks.must_echo(request, odd):
         transform = Echoed(request)
     outgoing = transform.rewrite(request) if transform else request
-    fold = not request.stream and (request.timed or request.may_end or quirks.must_stream(request, odd))
+    fold = not request.stream and (stream_whole or request.timed or request.may_end or quirks.must_stream(request, odd))
     reading = quirks.for_reading(request, odd)
     relay = Translation(caller, spoken, request, observation, identity, quirks=reading, transform=transform)
     stream = request.stream or fold
     body = quirks.dress(spoken.encode_request(outgoing, model, stream=stream), request, odd)
     headers = {**own_headers(spoken, request), **quirks.headers(odd, stream=stream)}
     return Prepared(spoken, body, spoken.path, headers, relay, stream, relay if fold else None)
+
+
+def _folded(
+    caller: Codec,
+    request: Request,
+    upstream: UpstreamRecord,
+    model: str,
+    observation: Observation,
+    identity: tuple[str, int],
+) -> Prepared:
+    """The caller's own body, but asking for a stream, which is collected."""
+    odd = frozenset(upstream.quirks)
+    body = caller.rewrite_request(replace(request, stream=True), model)
+    body = quirks.dress(quirks.streaming(body), request, odd)
+    reading = quirks.for_reading(request, odd)
+    relay = Translation(caller, caller, request, observation, identity, quirks=reading)
+    headers = {**own_headers(caller, request), **quirks.headers(odd, stream=True)}
+    return Prepared(caller, body, caller.path, headers, relay, stream=True, fold=relay)
 
 
 def own_headers(spoken: Codec, request: Request) -> Mapping[str, str]:

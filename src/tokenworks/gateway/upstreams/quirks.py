@@ -106,6 +106,11 @@ def headers(odd: Set[str], *, stream: bool) -> dict[str, str]:
     return {"connection": "close"} if stream and "closes_after_stream" in odd else {}
 
 
+def streaming(body: bytes) -> bytes:
+    """The same, but asking for a stream: every protocol that has streams says it so."""
+    return _ENCODE({**_MEMBERS.decode(body), "stream": True})
+
+
 def dress(body: bytes, request: Request, odd: Set[str]) -> bytes:
     """The body under the names that this endpoint knows."""
     if "repeat_penalty" in odd and b'"repetition_penalty"' in body:

@@ -1,0 +1,21 @@
+"""What one request may be tried on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tokenworks.core.target import Target
+from tokenworks.gateway.admission.limits.hold import Hold
+from tokenworks.gateway.metering.attempt import Asked
+from tokenworks.snapshot.records import ModelRecord, UpstreamRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """`targets` in the order in which they are tried. Attempts are numbered from `first_attempt`."""
+
+    asked: Asked
+    model: ModelRecord
+    targets: list[Target]
+    upstreams: Mapping[str, UpstreamRecord]
+    hold: Hold
+    first_attempt: int = 1
