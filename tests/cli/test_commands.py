@@ -12,36 +12,8 @@ from typing import Any
 
 import pytest
 
-TOKENWORKS = Path(sys.executable).with_name("tokenworks")
 REPOSITORY = Path(__file__).parents[2]
 Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """`run("keys", "list", code=0, stdin=None, NAME="value")` in an empty directory."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("TOKENWORKS_")}
-
-    def call(*words: str, code: int = 0, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-        ended = subprocess.run(
-            [TOKENWORKS, *words],
-            cwd=tmp_path,
-            env=kept | environment,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert ended.returncode == code, ended.stdout + ended.stderr
-        return ended
-
-    return call
-
-
-@pytest.fixture
-def at(echo_server: Any) -> dict[str, str]:
-    """The environment that points at the shared server."""
-    return {"TOKENWORKS_URL": echo_server.url, "TOKENWORKS_DATA_DIR": str(echo_server.data_dir)}
 
 
 def one_line(text: str) -> str:
@@ -244,6 +216,6 @@ def test_the_default_model_is_pulled_listed_and_removed(run: Run, tmp_path: Path
 
 
 def test_output_that_is_cut_short_by_its_reader_is_no_traceback(tmp_path: Path) -> None:
-    command = f"{TOKENWORKS} models list --json --cache-dir {tmp_path} | head -c 10"
+    command = f"{Path(sys.executable).with_name('tokenworks')} models list --json --cache-dir {tmp_path} | head -c 10"
     ended = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
     assert "Traceback" not in ended.stderr

@@ -25,6 +25,8 @@ EXPECTED = {
     "billing.read": "operator owner admin viewer billing",
     "billing.pay": "operator owner billing",
     "billing.write": "operator",
+    "prices.read": "operator",
+    "prices.write": "operator",
     "admin_keys.read": "operator owner admin",
     "admin_keys.write": "operator owner admin",
     "audit.read": "operator owner admin",

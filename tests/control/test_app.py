@@ -52,7 +52,9 @@ def test_a_price_that_nobody_stated_is_not_zero(control, short_dir):
     config = short_dir / "t.toml"
     config.write_text("\n".join(line for line in CONFIG.splitlines() if not line.startswith("price")))
     process = control("--config", str(config), environment={"UPSTREAM_A_KEY": "k"})
-    assert "[models.assistant] has targets but no price; add price = {" in _refused(process)
+    code, said = process.run()
+    assert (code, said.count("Traceback")) == (2, 0)
+    assert "tokenworks control: [models.assistant] has targets but no price; add price = {" in said
 
 
 def test_twice_on_one_data_directory(control, short_dir):

@@ -24,6 +24,7 @@ COMMANDS = {
     "service-accounts": "people",
     "admin-keys": "administration",
     "audit": "administration",
+    "prices": "prices",
     "files": "files",
     "batches": "batches",
     "gateway": "planes",

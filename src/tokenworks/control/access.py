@@ -43,6 +43,8 @@ ALLOWED: Mapping[str, frozenset[Role]] = {
     "billing.read": EVERYBODY - {Role.MEMBER},
     "billing.pay": frozenset({Role.OPERATOR, Role.OWNER, Role.BILLING}),
     "billing.write": frozenset({Role.OPERATOR}),
+    "prices.read": frozenset({Role.OPERATOR}),
+    "prices.write": frozenset({Role.OPERATOR}),
     "admin_keys.read": MANAGERS,
     "admin_keys.write": MANAGERS,
     "audit.read": MANAGERS,
@@ -146,6 +148,8 @@ ReadCosts = Annotated[Actor, Depends(Needs("costs.read"))]
 ReadBilling = Annotated[Actor, Depends(Needs("billing.read"))]
 PayBilling = Annotated[Actor, Depends(Needs("billing.pay"))]
 WriteBilling = Annotated[Actor, Depends(Needs("billing.write"))]
+ReadPrices = Annotated[Actor, Depends(Needs("prices.read"))]
+WritePrices = Annotated[Actor, Depends(Needs("prices.write"))]
 ReadAdminKeys = Annotated[Actor, Depends(Needs("admin_keys.read"))]
 WriteAdminKeys = Annotated[Actor, Depends(Needs("admin_keys.write"))]
 ReadAudit = Annotated[Actor, Depends(Needs("audit.read"))]

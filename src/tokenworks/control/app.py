@@ -38,12 +38,13 @@ from tokenworks.control.listening import bound, exclusive
 from tokenworks.control.objects.directory import DirectoryStore
 from tokenworks.control.objects.s3 import S3Store
 from tokenworks.control.objects.store import ObjectStore
-from tokenworks.control.offers import Offer, endpoints, offers
+from tokenworks.control.offers import Offer, costs, endpoints, offers
+from tokenworks.control.pricing import book
 from tokenworks.control.publishing import Announcer
 from tokenworks.control.services import Services
 from tokenworks.control.settings import Settings
 from tokenworks.control.startup import StartupError
-from tokenworks.control.storage import api_keys, fleet, limits, migrate, rollup
+from tokenworks.control.storage import api_keys, fleet, limits, migrate, prices, rollup
 from tokenworks.control.storage.database import Database, describe, sqlite_url
 from tokenworks.core.clock import Clock, SystemClock
 from tokenworks.models import WeightsError, load_catalog
@@ -82,9 +83,10 @@ async def _run(chosen: Settings, listener: socket.socket) -> None:
     configuration = _configuration(chosen)
     offered = _offers(chosen, configuration)
     upstreams = endpoints(configuration, cluster_key, chosen.environment)
+    paid = costs(configuration)
     database = Database(chosen.database or sqlite_url(chosen.data_dir / "control.db"))
     try:
-        services = await _prepare(chosen, database, cluster_key, offered, upstreams)
+        services = await _prepare(chosen, database, cluster_key, offered, upstreams, paid)
         guarded = Guard(application(services), database, internal_token(cluster_key), services.clock)
         await _serve(guarded, services, listener)
     finally:
@@ -126,6 +128,7 @@ async def _prepare(
     cluster_key: bytes,
     offered: dict[str, Offer],
     upstreams: list[UpstreamRecord],
+    paid: dict[str, dict[str, int]],
 ) -> Services:
     """The database at its newest schema, and everything that it says published."""
     clock: Clock = SystemClock()
@@ -137,6 +140,8 @@ async def _prepare(
             dates = await fleet.model_dates(connection, offered, now)
             valid = await api_keys.every_active(connection, now)
             limited = await limits.every(connection)
+            await book.take_configuration(connection, offered, paid, now)
+            priced = await prices.every(connection)
             await connection.run_sync(rollup.advance)
         publisher = Publisher()
         announcer = Announcer(publisher, offered, upstreams, dates)
@@ -144,6 +149,12 @@ async def _prepare(
         await replicas.load()
     except (SQLAlchemyError, OSError) as error:
         raise StartupError(f"the database {database.name} cannot be used: {describe(error)}") from error
+    if unpriced := book.unpriced(offered, priced, now):
+        raise StartupError(
+            f"[models.{unpriced[0]}] has targets but no price; add price = {{input = ..., output = ...}} in USD per "
+            "million tokens (0 is a price too), or set it in the price book before the model is offered"
+        )
+    announcer.announce_prices(book.published(priced, now))
     announcer.announce_keys(valid)
     announcer.announce_limits(limited)
     announcer.announce_models(replicas.replicas)

@@ -31,7 +31,12 @@ _INTERNAL = "/internal/"
 _ADMIN = ("/admin/", "/v1/organization/")
 _PUBLIC = ("/admin/v1/invites/accept",)
 LAST_USED_SECONDS = 60
-_LIMITS = {"/internal/v1/journal/": JOURNAL_LIMIT, f"{ANSWERS}/": LARGEST_SAVE, LEASE_PATH: LARGEST_CALL}
+_LIMITS = {
+    "/internal/v1/journal/": JOURNAL_LIMIT,
+    "/admin/v1/prices/import": 16 * 1024 * 1024,
+    f"{ANSWERS}/": LARGEST_SAVE,
+    LEASE_PATH: LARGEST_CALL,
+}
 _STREAMED = {
     f"{OBJECTS}/v1/files": 512 * 1024 * 1024,
     f"{OBJECTS}{MESSAGES}/batches": MOST_BYTES[MESSAGE_BATCH],

@@ -7,7 +7,7 @@ from pathlib import Path
 from tokenworks.config.records import Configuration, ModelConfig, ProviderConfig
 from tokenworks.control.startup import StartupError
 from tokenworks.models.catalog import Catalog
-from tokenworks.snapshot.records import FREE, LimitsRecord, PolicyRecord, PriceRecord, TargetRecord, UpstreamRecord
+from tokenworks.snapshot.records import LimitsRecord, PolicyRecord, TargetRecord, UpstreamRecord
 from tokenworks.snapshot.sealing import seal
 
 
@@ -20,7 +20,8 @@ class Offer:
     targets: tuple[TargetRecord, ...] = ()
     limits: LimitsRecord = LimitsRecord()
     policy: PolicyRecord = PolicyRecord()
-    prices: tuple[PriceRecord, ...] = ()
+    price: dict[str, int] | None = None
+    """Rates, where the file states them; otherwise the price book does."""
     engine: str | None = None
     context_length: int | None = None
     max_output: int | None = None
@@ -30,7 +31,7 @@ class Offer:
 def offers(configuration: Configuration, local_models: tuple[str, ...], catalog: Catalog) -> dict[str, Offer]:
     """By public name. The first one is the default model: a local one, or else the file's first."""
     named = {name: ModelConfig(name) for name in local_models} | configuration.models
-    return {name: _offer(model, catalog, configuration) for name, model in named.items()}
+    return {name: _offer(model, catalog) for name, model in named.items()}
 
 
 def endpoints(configuration: Configuration, cluster_key: bytes, environment: Mapping[str, str]) -> list[UpstreamRecord]:
@@ -38,27 +39,22 @@ def endpoints(configuration: Configuration, cluster_key: bytes, environment: Map
     return [_endpoint(provider, cluster_key, environment) for provider in configuration.providers.values()]
 
 
-def _prices(model: ModelConfig) -> tuple[PriceRecord, ...]:
-    if model.price is not None:
-        return (PriceRecord(model.price, id="config"),)
-    if model.targets:
-        raise StartupError(
-            f"[models.{model.name}] has targets but no price; add price = {{input = ..., output = ...}} in USD per "
-            "million tokens (0 is a price too)"
-        )
-    return (FREE,)  # a model of ours, until somebody says otherwise
+def costs(configuration: Configuration) -> dict[str, dict[str, int]]:
+    """What the file says that we pay, by `provider/model`."""
+    providers = configuration.providers.values()
+    return {f"{each.name}/{model}": rates for each in providers for model, rates in each.costs.items()}
 
 
-def _offer(model: ModelConfig, catalog: Catalog, configuration: Configuration) -> Offer:
+def _offer(model: ModelConfig, catalog: Catalog) -> Offer:
     weights = model.weights or model.name
     entry = catalog[weights] if weights in catalog and not model.targets else None
     limits, policy = model.limits, model.policy
     return Offer(
         name=model.name,
-        targets=tuple(_target(text, configuration) for text in model.targets),
+        targets=tuple(_target(text) for text in model.targets),
         limits=LimitsRecord(limits.connect, limits.first_token, limits.idle, limits.total),
         policy=PolicyRecord(policy.retries, policy.hedge, policy.on_stream_loss, policy.breaker, policy.stream_whole),
-        prices=_prices(model),
+        price=model.price,
         engine=model.engine or (entry.engine if entry else None),
         context_length=entry.context_length if entry else None,
         max_output=entry.max_output if entry else None,
@@ -66,11 +62,10 @@ def _offer(model: ModelConfig, catalog: Catalog, configuration: Configuration) -
     )
 
 
-def _target(text: str, configuration: Configuration) -> TargetRecord:
+def _target(text: str) -> TargetRecord:
     """`provider/model`; the model's own name may contain more slashes."""
     provider, _, model = text.partition("/")
-    rates = configuration.providers[provider].costs.get(model)
-    return TargetRecord(provider, model, (PriceRecord(rates, id="config"),) if rates else ())
+    return TargetRecord(provider, model)
 
 
 def _endpoint(provider: ProviderConfig, cluster_key: bytes, environment: Mapping[str, str]) -> UpstreamRecord:

@@ -4,11 +4,14 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from msgspec.structs import replace as replace_record
+
 from tokenworks.control.offers import Offer
+from tokenworks.control.pricing.book import Published
 from tokenworks.control.storage.api_keys import ApiKey
 from tokenworks.control.storage.fleet import Replica
 from tokenworks.snapshot.publisher import Publisher
-from tokenworks.snapshot.records import FREE, LimitRecord, ModelRecord, TargetRecord, UpstreamRecord
+from tokenworks.snapshot.records import FREE, LimitRecord, ModelRecord, PriceRecord, TargetRecord, UpstreamRecord
 
 
 class Announcer:
@@ -26,6 +29,8 @@ class Announcer:
         self._dates = dict(dates)
         self._offers = offers
         self._endpoints = {endpoint.id: endpoint for endpoint in endpoints}
+        self._replicas: Sequence[Replica] = ()
+        self._book = Published({}, {})
 
     @property
     def endpoints(self) -> Mapping[str, UpstreamRecord]:
@@ -59,15 +64,49 @@ class Announcer:
         kept = {name: limit for name, limit in state.limits.items() if name not in gone}
         self._publisher.publish(replace(state, limits=kept))
 
+    def announce_prices(self, book: Published) -> None:
+        """All versions that are in force or will be."""
+        self._book = book
+        self.announce_models(self._replicas)
+
     def announce_models(self, replicas: Sequence[Replica]) -> None:
+        self._replicas = replicas
         upstreams = self._endpoints | {replica.id: _upstream(replica) for replica in replicas}
-        offers = {**{replica.model: Offer(replica.model, prices=(FREE,)) for replica in replicas}, **self._offers}
+        offers = {**{replica.model: Offer(replica.model) for replica in replicas}, **self._offers}
         default = next(iter(self._offers), None) or next(iter(offers), None)
         models = {
-            name: _model(offer, replicas, self._dates.setdefault(name, int(time.time())), default == name)
+            name: self._model(offer, replicas, self._dates.setdefault(name, int(time.time())), default == name)
             for name, offer in offers.items()
         }
         self._publisher.publish(replace(self._publisher.state, models=models, upstreams=upstreams))
+
+    def _model(self, offer: Offer, replicas: Sequence[Replica], created: int, default: bool) -> ModelRecord:
+        """What the file prefers comes first, then the replicas. Facts are those of the smallest replica that tells."""
+        costs, prices = self._book.costs, self._book.prices.get(offer.name, ())
+        if not offer.targets:
+            prices = (FREE, *prices)  # what a model of ours costs while nobody says otherwise
+        own = [replica for replica in replicas if replica.model == offer.name]
+        lengths = [replica.context_length for replica in own if replica.context_length]
+        outputs = [replica.max_output for replica in own if replica.max_output]
+        return ModelRecord(
+            name=offer.name,
+            created=created,
+            targets=(
+                *(_priced(target, costs.get(f"{target.upstream}/{target.model}", ())) for target in offer.targets),
+                *(TargetRecord(replica.id, replica.model, costs.get(f"local/{offer.name}", ())) for replica in own),
+            ),
+            limits=offer.limits,
+            policy=offer.policy,
+            prices=prices,
+            context_length=min(lengths, default=offer.context_length),
+            max_output=min(outputs, default=offer.max_output),
+            capabilities=next((replica.capabilities for replica in own if replica.capabilities), offer.capabilities),
+            default=default,
+        )
+
+
+def _priced(target: TargetRecord, costs: tuple[PriceRecord, ...]) -> TargetRecord:
+    return replace_record(target, costs=costs)
 
 
 def _upstream(replica: Replica) -> UpstreamRecord:
@@ -80,23 +119,4 @@ def _upstream(replica: Replica) -> UpstreamRecord:
         state=replica.state,
         reason=replica.reason,
         quirks=replica.quirks,
-    )
-
-
-def _model(offer: Offer, replicas: Sequence[Replica], created: int, default: bool) -> ModelRecord:
-    """What the file prefers comes first, then the replicas. Facts are those of the smallest replica, if any tells."""
-    own = [replica for replica in replicas if replica.model == offer.name]
-    lengths = [replica.context_length for replica in own if replica.context_length]
-    outputs = [replica.max_output for replica in own if replica.max_output]
-    return ModelRecord(
-        name=offer.name,
-        created=created,
-        targets=offer.targets + tuple(TargetRecord(replica.id, replica.model) for replica in own),
-        limits=offer.limits,
-        policy=offer.policy,
-        prices=offer.prices,
-        context_length=min(lengths, default=offer.context_length),
-        max_output=min(outputs, default=offer.max_output),
-        capabilities=next((replica.capabilities for replica in own if replica.capabilities), offer.capabilities),
-        default=default,
     )

@@ -10,7 +10,6 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
 
 from tokenworks.core.usage import KINDS, Usage
 
@@ -206,20 +205,14 @@ def _parts(usage: Usage, whole: int, parts: tuple[tuple[str, int], ...]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Tariff:
-    """One price over time: versions in order, each ending before or where the next begins. Where none is in force,
-    `otherwise` applies: an organization's own price, and beneath it everybody's."""
+    """One price over time, versions in the order of their dates; of several in force the latest applies. Where none is,
+    `otherwise` does: beneath an organization's own price there is everybody's."""
 
     versions: tuple[Price, ...] = ()
     otherwise: "Tariff | None" = None
 
     def at(self, seconds: float) -> Price | None:
         for version in reversed(self.versions):
-            if version.starts <= seconds:
-                if version.ends is None or seconds < version.ends:
-                    return version
-                break
+            if version.starts <= seconds and (version.ends is None or seconds < version.ends):
+                return version
         return self.otherwise.at(seconds) if self.otherwise is not None else None
-
-    @property
-    def is_ordered(self) -> bool:
-        return all(a.ends is not None and a.ends <= b.starts for a, b in pairwise(self.versions))

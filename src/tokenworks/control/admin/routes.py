@@ -1,6 +1,6 @@
 """Every route of the admin API. One file per noun; whatever is added here is held to access.py by a test."""
 
-from tokenworks.control.admin import keys, limits, models, organizations, usage
+from tokenworks.control.admin import keys, limits, models, organizations, prices, usage
 from tokenworks.control.admin.billing import balance, credit, invoices, payments, transactions
 from tokenworks.control.admin.organization import (
     admin_api_keys,
@@ -22,6 +22,7 @@ SLICES = (
     usage,
     models,
     limits,
+    prices,
     organizations,
     projects,
     project_keys,

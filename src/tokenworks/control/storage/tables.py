@@ -171,6 +171,24 @@ audit_log = Table(
     Index("ix_audit_log_organization", "organization_id", "at_ns", "id"),
 )
 
+# One version of what we charge for a model, or of what we pay for a provider's; see control/pricing.
+prices = Table(
+    "prices",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("side", Text, nullable=False),  # price | cost
+    Column("subject", Text, nullable=False),  # the model, or provider/model
+    Column("organization_id", Text, nullable=False, server_default=""),  # '': everybody's
+    Column("project_id", Text, nullable=False, server_default=""),
+    Column("starts", BigInteger, nullable=False),
+    Column("ends", BigInteger),
+    Column("rates", JSON, nullable=False),  # nano-dollars for a million units of each kind
+    Column("conditions", JSON, nullable=False),
+    Column("source", Text, nullable=False),  # config | who set it | what it was imported from
+    Column("created_at", BigInteger, nullable=False),
+    Index("ix_prices_subject", "side", "subject", "starts"),
+)
+
 # When a public name was first seen, so that `created` of a model outlives restarts.
 models = Table(
     "models",
