@@ -44,3 +44,15 @@ def test_hugging_faces_client_generates_with_and_without_a_grammar(echo_server: 
     assert isinstance(json.loads(text)["a"], int)
     status, vectors = echo_server.call("POST", "/embed", {"inputs": ["one", "one"]})
     assert (status, vectors[0]) == (200, vectors[1])
+
+
+@pytest.mark.parametrize("server", ["echo_server", "smollm2_server"])
+def test_tokens_of_a_text(server: str, request: pytest.FixtureRequest) -> None:
+    served, text = request.getfixturevalue(server), "one two three"
+    status, tokens = served.call("POST", "/tokenize", {"inputs": text})
+    assert status == 200
+    assert "".join(token["text"] for token in tokens) == text
+    assert [text[token["start"] : token["stop"]] for token in tokens] == [token["text"] for token in tokens]
+    assert len({token["id"] for token in tokens}) == len(tokens) > 2
+    status, refused = served.call("POST", "/tokenize", {"inputs": ""})
+    assert (status, refused["error_type"]) == (422, "validation")

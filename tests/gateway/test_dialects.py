@@ -66,6 +66,8 @@ def test_every_path_is_served_under_each_prefix(gateway: Any, prefix: str) -> No
     expected = "Hello there!" if prefix == "/openai" else "Hello!"
     assert answer.json["choices"][0]["message"]["content"] == expected
     assert send(gateway, f"{prefix}/v1/nowhere", {}).status == 404
+    moderation = send(gateway, f"{prefix}/v1/moderations", {"input": "x"})
+    assert (moderation.status, moderation.json["error"]["code"]) == (404, "model_not_found")
     assert send(gateway, f"{prefix}/healthz", None).status == (404 if prefix else 200)
 
 

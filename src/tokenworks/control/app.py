@@ -28,6 +28,7 @@ from tokenworks.control.batches import messages
 from tokenworks.control.batches import routes as batches_routes
 from tokenworks.control.batches.service import Objects
 from tokenworks.control.bootstrap import bootstrap
+from tokenworks.control.files import anthropic as anthropic_files
 from tokenworks.control.files import routes as files_routes
 from tokenworks.control.fleet import Fleet
 from tokenworks.control.guard import Guard
@@ -192,7 +193,13 @@ def application(services: Services) -> FastAPI:
         app.include_router(router)
     app.include_router(internal.router)
     app.include_router(answers_router.router)
-    for stored in (files_routes.router, batches_routes.router, batches_routes.leases, messages.router):
+    for stored in (
+        files_routes.router,
+        anthropic_files.router,
+        batches_routes.router,
+        batches_routes.leases,
+        messages.router,
+    ):
         app.include_router(stored)
     return app
 

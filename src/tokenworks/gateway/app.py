@@ -39,6 +39,8 @@ from tokenworks.gateway.edge.http import GuardedProtocol
 from tokenworks.gateway.edge.models import PREFIX as MODEL_PREFIX
 from tokenworks.gateway.edge.models import Models
 from tokenworks.gateway.edge.surfaces import SURFACES
+from tokenworks.gateway.edge.tokenize import PATH as TOKENIZE_PATH
+from tokenworks.gateway.edge.tokenize import Tokenize
 from tokenworks.gateway.failover.attempts import Attempts
 from tokenworks.gateway.failover.health import Health as Standings
 from tokenworks.gateway.failover.prober import Prober
@@ -93,7 +95,9 @@ class Gateway:
             ("GET", "/health"): self._health.readyz,
             ("GET", "/info"): models.info,
             ("GET", "/v1/models"): models.list,
+            ("POST", "/v1/moderations"): models.moderations,
             ("POST", COUNT_PATH): CountTokens(self._snapshot, keys, self._upstreams, settings.body_limit),
+            ("POST", TOKENIZE_PATH): Tokenize(self._snapshot, keys, self._upstreams, settings.body_limit),
         }
         messages = codec(SURFACES[stored.MESSAGES])
         self._stored = stored.Stored(control, internal_token(cluster_key), keys, messages)

@@ -38,8 +38,13 @@ def named(members: Mapping[str, msgspec.Raw], names: Iterable[str]) -> list[str]
 
 
 def top_level(body: bytes) -> dict[str, msgspec.Raw]:
-    """The top-level members of an object that was decoded before, each as its own bytes."""
+    """The top-level members of an object that was decoded before, each as its own bytes. ValueError when it was not."""
     return _TOP_LEVEL.decode(body)
+
+
+def members_of(body: bytes) -> dict[str, msgspec.Raw]:
+    """The same of a caller's body: names that no decoder read before may be no text. InvalidRequest then."""
+    return decode(_TOP_LEVEL, body)
 
 
 def _invalid(text: str, where: str) -> InvalidRequest:

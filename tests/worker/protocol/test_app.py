@@ -37,7 +37,9 @@ def test_an_answer_is_a_stream_of_frames(shared_echo: Any) -> None:
 
 
 def test_ids_lead_back_to_the_text(shared_echo: Any) -> None:
-    ids = json.loads(shared_echo.call("POST", "/worker/v1/tokenize", {"text": "one  two\n"})[1])["ids"]
+    told = json.loads(shared_echo.call("POST", "/worker/v1/tokenize", {"text": "one  two\n"})[1])
+    ids = told["ids"]
+    assert "".join(told["texts"]) == "one  two\n"
     assert json.loads(shared_echo.call("POST", "/worker/v1/detokenize", {"ids": ids})[1]) == {"text": "one  two\n"}
     events = shared_echo.generate(prompts=[ids])
     assert [i for event in events if isinstance(event, wire.Tokens) for i in event.ids] == ids

@@ -49,18 +49,18 @@ async def list_all(
 
 @router.get("/{id}")
 async def retrieve(id: str, services: ServicesDep, tenant: TenantDep) -> dict[str, Any]:
-    return view(await _find(services, tenant.project_id, id))
+    return view(await find(services, tenant.project_id, id))
 
 
 @router.get("/{id}/content")
 async def content(id: str, services: ServicesDep, tenant: TenantDep) -> Response:
-    file = await _find(services, tenant.project_id, id)
+    file = await find(services, tenant.project_id, id)
     return await download(services.objects.store, file, "application/octet-stream")
 
 
 @router.delete("/{id}")
 async def delete(id: str, services: ServicesDep, tenant: TenantDep) -> dict[str, Any]:
-    file = await _find(services, tenant.project_id, id)
+    file = await find(services, tenant.project_id, id)
     async with services.database.write() as connection:
         if user := await files.is_used(connection, id):
             raise InvalidRequest(f"The batch {user} still reads this file: cancel it first.", code="file_in_use")
@@ -119,9 +119,13 @@ async def _verified(store: ObjectStore, file: File) -> AsyncIterator[bytes]:
     yield held
 
 
-async def _find(services: Services, project_id: str, id: str) -> File:
+async def find(services: Services, project_id: str, id: str) -> File:
     async with services.database.read() as connection:
         file = await files.find(connection, project_id, id, services.now())
-    if file is None or file.purpose in INTERNAL_PURPOSES:
+    if file is None or is_internal(file):
         raise NotFound(f"There is no file {id!r}.", param="id", code="file_not_found")
     return file
+
+
+def is_internal(file: File) -> bool:
+    return file.purpose in INTERNAL_PURPOSES

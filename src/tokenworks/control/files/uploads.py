@@ -26,9 +26,10 @@ class Uploads:
     store: ObjectStore
     clock: Clock
 
-    async def receive(self, project_id: str, form: FormReader) -> File:
-        """InvalidRequest names the field that is missing or wrong; nothing is kept then."""
-        fields: dict[str, str] = {}
+    async def receive(self, project_id: str, form: FormReader, purpose: str | None = None) -> File:
+        """InvalidRequest names the field that is missing or wrong; nothing is kept then. `purpose` is what the file is
+        for when nothing says it."""
+        fields: dict[str, str] = {} if purpose is None else {"purpose": purpose}
         file: File | None = None
         try:
             while (part := await form.part()) is not None:
@@ -88,6 +89,8 @@ def _purpose(fields: dict[str, str]) -> str:
 
 
 def _expiry(fields: dict[str, str], created_at: int) -> int | None:
+    if (seconds := fields.get("expires_in_seconds")) is not None:
+        return created_at + expiry_seconds(seconds, "expires_in_seconds")
     anchor, seconds = fields.get("expires_after[anchor]"), fields.get("expires_after[seconds]")
     if anchor is None and seconds is None:
         return created_at + BATCH_SECONDS if fields["purpose"] == "batch" else None

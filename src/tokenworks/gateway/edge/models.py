@@ -5,6 +5,7 @@ from urllib.parse import unquote
 
 import msgspec
 
+from tokenworks.core.errors import NotFound
 from tokenworks.core.request import Prompts
 from tokenworks.gateway.admission.keys import Keys
 from tokenworks.gateway.edge import headers
@@ -45,6 +46,11 @@ class Models:
         model = find_model(name, caller, self._snapshot.state)
         body = encode_model(_told(model)) if anthropic else _ENCODE(_body(model))
         await exchange.respond(200, body, headers=headers.of_answer(exchange))
+
+    async def moderations(self, exchange: Exchange) -> None:
+        """No engine of ours and no provider that we call as one has a model for it."""
+        await self._keys.identify(exchange)
+        raise NotFound("No model for moderation is deployed here.", param="model", code="model_not_found")
 
     async def info(self, exchange: Exchange) -> None:
         """The default model, as a server that has only one describes it."""

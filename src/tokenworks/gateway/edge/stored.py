@@ -23,23 +23,26 @@ from tokenworks.core.errors import (
 from tokenworks.gateway.admission.keys import BATCHES, FILES, Keys
 from tokenworks.gateway.edge import headers as render
 from tokenworks.gateway.edge.exchange import Exchange, Header
+from tokenworks.protocols.anthropic_messages.versions import VERSION_HEADER
 from tokenworks.protocols.base import Codec
 
-PREFIXES = ("/v1/files", "/v1/batches")
+FILES_PATH = "/v1/files"
+PREFIXES = (FILES_PATH, "/v1/batches")
 MESSAGES = "/v1/messages"
 MESSAGE_PREFIX = f"{MESSAGES}/batches"
 INTERNAL = "/internal/v1/objects"
 BODY_BYTES = 1024 * 1024
 UPLOAD_BYTES = 512 * 1024 * 1024
 SILENCE_SECONDS = 60.0
-_UPLOADS = ("/v1/files", MESSAGE_PREFIX)
+_UPLOADS = (FILES_PATH, MESSAGE_PREFIX)
 _SENT = {b"content-type": "content-type", b"content-length": "content-length"}
 _KEPT = ("content-type", "content-length", "content-disposition", "x-content-type-options")
 _ERRORS: dict[int, type[TokenworksError]] = {404: NotFound, 405: MethodNotAllowed, 413: RequestTooLarge}
 
 
 class Stored:
-    """`messages` tells errors on the paths of message batches."""
+    """`messages` tells errors on the paths of message batches, and on those of files to who says its version; files
+    then have its form."""
 
     def __init__(self, control: Address, token: str, keys: Keys, messages: Codec) -> None:
         self._control = control
@@ -49,7 +52,10 @@ class Stored:
         self._session: aiohttp.ClientSession | None = None
 
     async def __call__(self, exchange: Exchange) -> None:
-        if exchange.path.startswith(MESSAGE_PREFIX):
+        path = exchange.path
+        if path.startswith(FILES_PATH) and exchange.header(VERSION_HEADER.encode()) is not None:
+            exchange.codec, path = self._messages, path.replace(FILES_PATH, f"{MESSAGES}/files", 1)
+        elif path.startswith(MESSAGE_PREFIX):
             exchange.codec = self._messages
         caller = await self._keys.identify(exchange, FILES if exchange.path.startswith(PREFIXES[0]) else BATCHES)
         if self._session is None:
@@ -58,7 +64,7 @@ class Stored:
             )
         body = _Body(exchange, UPLOAD_BYTES if exchange.path in _UPLOADS else BODY_BYTES)
         query = f"?{exchange.query.decode('ascii')}" if exchange.query else ""
-        url = self._control.url(INTERNAL + quote(exchange.path) + query)
+        url = self._control.url(INTERNAL + quote(path) + query)
         try:
             async with self._session.request(
                 exchange.method,

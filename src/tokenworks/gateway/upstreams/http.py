@@ -67,7 +67,7 @@ class Upstreams:
         """An answer that began with 200. Any other becomes the error it stands for."""
         endpoint = self._endpoint(upstream)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=limits.connect)
-        url = endpoint.address.url(outgoing.path)
+        url = f"{endpoint.address.origin}{outgoing.path}" if outgoing.rooted else endpoint.address.url(outgoing.path)
         self.in_flight[upstream.id] += 1
         try:
             async with endpoint.session.post(

@@ -5,7 +5,7 @@ The same protocol on both sides passes through. Anything else, and a request tha
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from tokenworks.core.errors import InvalidRequest
 from tokenworks.core.messages import ToolMode
@@ -21,12 +21,14 @@ from tokenworks.snapshot.records import UpstreamRecord
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """One POST: `path` is under the upstream's base URL, `headers` go beside ours, `codec` reads what is no answer."""
+    """One POST: `path` is under the upstream's base URL (`rooted`: under its host), `headers` go beside ours, `codec`
+    reads what is no answer."""
 
     codec: Codec
     body: bytes
     path: str
     headers: Mapping[str, str]
+    rooted: bool = field(default=False, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)

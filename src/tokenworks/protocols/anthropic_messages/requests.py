@@ -14,7 +14,7 @@ from tokenworks.core.messages import Foreign, Message, Role, Tool, ToolChoice, T
 from tokenworks.core.request import Conversation, Reasoning, Request, ResponseFormat, Sampling
 from tokenworks.protocols.anthropic_messages import types as wire
 from tokenworks.protocols.anthropic_messages.blocks import NAME, Writer, cached, own, read_content, read_message, ttl
-from tokenworks.protocols.validation import decode, named, present, top_level
+from tokenworks.protocols.validation import decode, members_of, named, present, top_level
 
 DEFAULT_MAX_TOKENS = 8192
 """For callers who name no maximum; this protocol has to."""
@@ -57,7 +57,7 @@ def decode_request(body: bytes) -> Request:
 def decode_countable(body: bytes) -> Request:
     """A request that may leave `max_tokens` out, because its tokens are only counted."""
     wired = decode(_DECODER, body)
-    members = top_level(body)
+    members = members_of(body)
     task = _conversation(wired)
     return Request(
         model=wired.model,

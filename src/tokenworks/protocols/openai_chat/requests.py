@@ -21,7 +21,7 @@ from tokenworks.core.messages import (
 )
 from tokenworks.core.request import Conversation, Reasoning, Request, ResponseFormat, Sampling
 from tokenworks.protocols.openai_chat import types as wire
-from tokenworks.protocols.validation import decode, named, present, top_level
+from tokenworks.protocols.validation import decode, members_of, named, present, top_level
 
 NAME = "openai_chat"
 PLACEHOLDERS = {"tgi": "tgi_chat", "dummy": NAME}
@@ -57,7 +57,7 @@ def decode_request(body: bytes) -> Request:
         raise InvalidRequest("'top_logprobs' needs 'logprobs' to be true.", param="top_logprobs")
     if wired.stream_options and not wired.stream:
         raise InvalidRequest("'stream_options' needs 'stream' to be true.", param="stream_options")
-    members = top_level(body)
+    members = members_of(body)
     response_format, unusual_format = _response_format(wired)
     unusual_logprobs = wired.logprobs is not None and not isinstance(wired.logprobs, bool)
     return Request(

@@ -8,7 +8,7 @@ from tokenworks.core.errors import InvalidRequest
 from tokenworks.core.request import Prompts, Request, Sampling
 from tokenworks.protocols.openai_chat.requests import rewrite_request as rewrite_request
 from tokenworks.protocols.openai_completions import types as wire
-from tokenworks.protocols.validation import decode, named, top_level
+from tokenworks.protocols.validation import decode, members_of, named
 
 NAME = "openai_completions"
 DEFAULT_MAX_TOKENS = 16
@@ -34,7 +34,7 @@ def decode_request(body: bytes) -> Request:
     stop = [wired.stop] if isinstance(wired.stop, str) else wired.stop or []
     if len(stop) > 16 or any(not text for text in stop):
         raise InvalidRequest("'stop' takes at most 16 strings, none of them empty.", param="stop")
-    members = top_level(body)
+    members = members_of(body)
     return Request(
         model=wired.model,
         task=Prompts(_prompts(wired.prompt), echo=bool(wired.echo), suffix=wired.suffix),

@@ -7,7 +7,7 @@ import msgspec
 from tokenworks.core.errors import InvalidRequest
 from tokenworks.core.request import Embeddings, Request
 from tokenworks.protocols.openai_embeddings import types as wire
-from tokenworks.protocols.validation import decode, top_level
+from tokenworks.protocols.validation import decode, members_of, top_level
 from tokenworks.protocols.whole import refuse_stream
 
 NAME = "openai_embeddings"
@@ -27,7 +27,7 @@ def decode_request(body: bytes) -> Request:
         protocol=NAME,
         body=body,
         user=wired.user,
-        ignored=sorted(top_level(body).keys() - HONOURED),
+        ignored=sorted(members_of(body).keys() - HONOURED),
     )
 
 

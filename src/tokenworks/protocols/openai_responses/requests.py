@@ -15,7 +15,7 @@ from tokenworks.core.messages import Foreign, Message, Role, Text, Thinking, Too
 from tokenworks.core.request import Conversation, Reasoning, Request, ResponseFormat, Sampling
 from tokenworks.protocols.openai_responses import types as wire
 from tokenworks.protocols.openai_responses.items import NAME, SIGNATURE, own, read_items, write_items
-from tokenworks.protocols.validation import decode, present, top_level
+from tokenworks.protocols.validation import decode, members_of, present, top_level
 
 _DECODER = msgspec.json.Decoder(wire.ResponsesRequest)
 _TOOL_KIND = msgspec.json.Decoder(wire.Tagged)
@@ -48,7 +48,7 @@ _NOT_HERE = ("stop", "logit_bias", "top_k", "min_p", "repetition_penalty")
 
 def decode_request(body: bytes) -> Request:
     wired = decode(_DECODER, body)
-    members = top_level(body)
+    members = members_of(body)
     tools = [_tool(raw, f"tools[{index}]") for index, raw in enumerate(wired.tools or [])]
     text, reasoning = wired.text or wire.TextOptions(), wired.reasoning
     top_logprobs = wired.top_logprobs or 0

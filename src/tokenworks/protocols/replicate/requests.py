@@ -10,7 +10,7 @@ from tokenworks.core.request import Conversation, Prompts, Request, Sampling
 from tokenworks.protocols.foreign import known_parts
 from tokenworks.protocols.openai_chat.requests import decode_request as decode_chat
 from tokenworks.protocols.replicate import types as wire
-from tokenworks.protocols.validation import decode, present, top_level
+from tokenworks.protocols.validation import decode, members_of, present
 
 NAME = "replicate"
 _DECODER = msgspec.json.Decoder(wire.CreateRequest)
@@ -33,7 +33,7 @@ def decode_request(body: bytes) -> Request:
 def decode_for(named: str, body: bytes) -> Request:
     """`named` is `owner/name`, `owner/name:version` or a version: from the path, or from the body."""
     wired = decode(_DECODER, body)
-    raw = bytes(top_level(body)["input"])
+    raw = bytes(members_of(body)["input"])
     given = decode(_INPUT, raw, "input")
     model, _, _ = named.partition(":")
     return Request(
@@ -53,7 +53,7 @@ def decode_for(named: str, body: bytes) -> Request:
             min_tokens=_not_negative(given.min_tokens or given.min_new_tokens),
         ),
         max_output_tokens=given.max_tokens or given.max_new_tokens,
-        ignored=sorted(top_level(raw).keys() - HONOURED),
+        ignored=sorted(members_of(raw).keys() - HONOURED),
         options={
             "version": named,
             "input": wired.input,

@@ -7,7 +7,7 @@ import msgspec
 from tokenworks.core.errors import InvalidRequest
 from tokenworks.core.request import Request, Rerank
 from tokenworks.protocols.rerank import types as wire
-from tokenworks.protocols.validation import decode, top_level
+from tokenworks.protocols.validation import decode, members_of, top_level
 from tokenworks.protocols.whole import refuse_stream
 
 NAME = "rerank"
@@ -26,7 +26,7 @@ def decode_request(body: bytes) -> Request:
         task=Rerank(wired.query, documents, wired.top_n, bool(wired.return_documents)),
         protocol=NAME,
         body=body,
-        ignored=sorted(top_level(body).keys() - HONOURED),
+        ignored=sorted(members_of(body).keys() - HONOURED),
     )
 
 

@@ -15,7 +15,7 @@ from tokenworks.protocols.base import Codec, Observation, Relay
 from tokenworks.protocols.openai_chat.types import Count
 from tokenworks.protocols.openai_embeddings.types import Tokens
 from tokenworks.protocols.tgi import errors
-from tokenworks.protocols.validation import decode, top_level
+from tokenworks.protocols.validation import decode, members_of, top_level
 from tokenworks.protocols.whole import WholeOnly
 
 NAME = "tgi_embed"
@@ -47,7 +47,7 @@ def is_meant(body: bytes) -> bool:
 def decode_request(body: bytes) -> Request:
     wired = decode(_DECODER, body)
     inputs: list[str | list[int]] = [wired.inputs] if isinstance(wired.inputs, str) else wired.inputs
-    ignored = sorted(top_level(body).keys() - HONOURED)
+    ignored = sorted(members_of(body).keys() - HONOURED)
     if wired.normalize is False:
         ignored.append("normalize")  # a model that normalises cannot be told not to
     return Request(

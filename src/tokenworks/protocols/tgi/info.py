@@ -48,6 +48,23 @@ def decode_tokenize(body: bytes) -> TokenizeRequest:
     return decode(_TOKENIZE, body)
 
 
+def encode_tokenize_request(text: str) -> bytes:
+    return _ENCODE(TokenizeRequest(text))
+
+
+class _Token(msgspec.Struct):
+    id: int
+    text: str
+
+
+_TOKENS = msgspec.json.Decoder(list[_Token])
+
+
+def read_tokenize(body: bytes) -> list[tuple[int, str]]:
+    """[(id, text)] of another server's answer. ValueError when it is none."""
+    return [(token.id, token.text) for token in _TOKENS.decode(body)]
+
+
 def encode_tokenize(tokens: Iterable[tuple[int, str]]) -> bytes:
     """`tokens` are (id, text) in order; the answer says where in the text each one stands, in characters."""
     listed, start = [], 0

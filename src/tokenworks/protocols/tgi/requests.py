@@ -7,7 +7,7 @@ import msgspec
 from tokenworks.core.errors import InvalidRequest
 from tokenworks.core.request import Prompts, Request, ResponseFormat, Sampling
 from tokenworks.protocols.tgi import types as wire
-from tokenworks.protocols.validation import decode, top_level
+from tokenworks.protocols.validation import decode, members_of, top_level
 
 NAME = "tgi"
 DEFAULT_MAX_NEW_TOKENS = 20
@@ -27,8 +27,8 @@ def decode_request(body: bytes) -> Request:
     """No model is named, or one by `adapter_id`, which picks among several sets of weights as a model's name does."""
     wired = decode(_DECODER, body)
     given = wired.parameters or wire.Parameters()
-    members = top_level(body)
-    parameters = top_level(bytes(members["parameters"])) if wired.parameters is not None else {}
+    members = members_of(body)
+    parameters = members_of(bytes(members["parameters"])) if wired.parameters is not None else {}
     ignored = sorted(members.keys() - frozenset(wire.GenerateRequest.__struct_fields__))
     ignored += sorted(
         name for name in parameters.keys() - HONOURED if bytes(parameters[name]) not in (b"null", b"false")

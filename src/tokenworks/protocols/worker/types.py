@@ -175,7 +175,10 @@ class TokenizeRequest(msgspec.Struct, frozen=True):
 
 
 class TokenizeResponse(msgspec.Struct, frozen=True):
+    """`texts`: each token's own text, where it is one by itself."""
+
     ids: list[int]
+    texts: list[str] = []
 
 
 class DetokenizeRequest(msgspec.Struct, frozen=True):

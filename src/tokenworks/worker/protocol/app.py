@@ -100,7 +100,8 @@ class WorkerProtocol:
 
     async def _tokenize(self, receive: Receive, send: Send) -> None:
         request = await read(receive, TOKENIZE)
-        await answer_json(send, 200, wire.TokenizeResponse(self._engine.tokenize(request.text)))
+        ids = self._engine.tokenize(request.text)
+        await answer_json(send, 200, wire.TokenizeResponse(ids, [self._engine.detokenize([number]) for number in ids]))
 
     async def _detokenize(self, receive: Receive, send: Send) -> None:
         request = await read(receive, DETOKENIZE)

@@ -1,0 +1,35 @@
+"""POST /tokenize: the tokens of a text, as the default model reads them."""
+
+from tokenworks.core.request import Prompts, Request
+from tokenworks.gateway.admission.keys import Keys
+from tokenworks.gateway.edge import headers
+from tokenworks.gateway.edge.exchange import Exchange
+from tokenworks.gateway.routing.plan import default_model, plan
+from tokenworks.gateway.upstreams.http import Upstreams
+from tokenworks.gateway.upstreams.tokenizing import tokenize
+from tokenworks.protocols.tgi.codec import CODEC
+from tokenworks.protocols.tgi.info import decode_tokenize, encode_tokenize
+from tokenworks.snapshot.subscriber import Subscriber
+
+PATH = "/tokenize"
+BODY_SECONDS = 60.0
+
+
+class Tokenize:
+    def __init__(self, snapshot: Subscriber, keys: Keys, upstreams: Upstreams, body_bytes: int) -> None:
+        self._snapshot = snapshot
+        self._keys = keys
+        self._upstreams = upstreams
+        self._body_bytes = body_bytes
+
+    async def __call__(self, exchange: Exchange) -> None:
+        exchange.codec = CODEC
+        caller = await self._keys.identify(exchange)
+        text = decode_tokenize(await exchange.read_body(self._body_bytes, BODY_SECONDS)).inputs
+        state = self._snapshot.state
+        request = Request(default_model(Prompts, caller, state).name, Prompts([text]), CODEC.name)
+        target = plan(request, caller, state, self._upstreams.in_flight)[0]
+        upstream = state.upstreams[target.upstream]
+        tokens = await tokenize(self._upstreams, text, upstream, target)
+        answerer = headers.Answerer(upstream.provider, target.model, 1)
+        await exchange.respond(200, encode_tokenize(tokens), headers=headers.of_answer(exchange, answerer))
