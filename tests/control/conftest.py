@@ -142,7 +142,8 @@ class ControlProcess:
         }  # fmt: skip
         body = bytearray()
         framing.append(body, Opened(request_id, organization_id=organization_id, **opened))
-        framing.append(body, Settled(request_id, charge=charge, **ended))
+        if not fields.get("opened_only"):
+            framing.append(body, Settled(request_id, charge=charge, **ended))
         gateway = f"gw_{request_id}_{opened['attempt']}"
         assert self.internal("POST", f"/internal/v1/journal/{gateway}?first=0", bytes(body)).status == 200
 

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 from tokenworks import __version__
 from tokenworks.config import ConfigError, Configuration, load
 from tokenworks.control import errors, internal, settings
-from tokenworks.control.admin import routes
+from tokenworks.control.admin import receipts, routes
 from tokenworks.control.answers import router as answers_router
 from tokenworks.control.answers.service import Answers
 from tokenworks.control.answers.webhooks import Webhooks
@@ -33,6 +33,7 @@ from tokenworks.control.files import routes as files_routes
 from tokenworks.control.fleet import Fleet
 from tokenworks.control.guard import Guard
 from tokenworks.control.ingest.journal import JournalIngest
+from tokenworks.control.ledger import signing
 from tokenworks.control.ledger.payments.meter import Meter
 from tokenworks.control.ledger.payments.stripe import Stripe
 from tokenworks.control.listening import bound, exclusive
@@ -144,6 +145,7 @@ async def _prepare(
             await book.take_configuration(connection, offered, paid, now)
             priced = await prices.every(connection)
             await connection.run_sync(rollup.advance)
+            signer = await connection.run_sync(signing.load, cluster_key, now)
         publisher = Publisher()
         announcer = Announcer(publisher, offered, upstreams, dates)
         replicas = Fleet(database, offered, lambda: announcer.announce_models(replicas.replicas))
@@ -175,6 +177,7 @@ async def _prepare(
         answers,
         webhooks,
         objects,
+        signer,
         payments,
         chosen.invoice_font,
     )
@@ -187,10 +190,10 @@ def application(services: Services) -> FastAPI:
     errors.install(app)
     # Checked in guard.py; here it makes the document say so.
     admin_key = [Depends(HTTPBearer(auto_error=False, description="An admin key, sk-tw-admin-..."))]
+    for router in routes.PUBLIC:  # their paths are among those that follow
+        app.include_router(router)
     for router in routes.ROUTERS:
         app.include_router(router, dependencies=admin_key)
-    for router in routes.PUBLIC:
-        app.include_router(router)
     app.include_router(internal.router)
     app.include_router(answers_router.router)
     for stored in (
@@ -199,6 +202,7 @@ def application(services: Services) -> FastAPI:
         batches_routes.router,
         batches_routes.leases,
         messages.router,
+        receipts.internal,
     ):
         app.include_router(stored)
     return app

@@ -1,7 +1,8 @@
 """In front of every route: who may enter, and how large a body may be. The caller is checked before the body is read.
 
-`/internal/` takes the token derived from the cluster key, `/admin/` and `/v1/organization/` an admin key, whose holder
-is then `request.state.actor`; the rest (the OpenAPI document and its page, and an invite being accepted) is public.
+`/internal/` takes the token derived from the cluster key; `/admin/`, `/v1/organization/` and `/v1/receipts/` take an
+admin key, whose holder is then `request.state.actor`. The rest is public: the OpenAPI document and its page, an invite
+being accepted, a payment provider's signed events, the keys that receipts are signed with.
 """
 
 import asyncio
@@ -28,8 +29,8 @@ BODY_LIMIT = 1024 * 1024
 JOURNAL_LIMIT = 4 * 1024 * 1024
 BODY_SECONDS = 30.0
 _INTERNAL = "/internal/"
-_ADMIN = ("/admin/", "/v1/organization/")
-_PUBLIC = ("/admin/v1/invites/accept",)
+_ADMIN = ("/admin/", "/v1/organization/", "/v1/receipts/")
+_PUBLIC = ("/admin/v1/invites/accept", "/v1/receipts/keys")
 LAST_USED_SECONDS = 60
 _LIMITS = {
     "/internal/v1/journal/": JOURNAL_LIMIT,

@@ -13,6 +13,7 @@ from tokenworks.control.batches.service import Objects
 from tokenworks.control.fleet import Fleet
 from tokenworks.control.ingest.journal import JournalIngest
 from tokenworks.control.ledger.payments.base import PaymentProvider
+from tokenworks.control.ledger.signing import Signer
 from tokenworks.control.offers import Offer
 from tokenworks.control.publishing import Announcer
 from tokenworks.control.storage.database import Database
@@ -32,6 +33,7 @@ class Services:
     answers: Answers
     webhooks: Webhooks
     objects: Objects
+    signer: Signer
     payments: PaymentProvider | None = None
     invoice_font: Path | None = None
     changes: asyncio.Lock = field(default_factory=asyncio.Lock)

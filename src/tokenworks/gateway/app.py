@@ -26,7 +26,7 @@ from tokenworks.gateway.answers.runs import Runs
 from tokenworks.gateway.answers.store import AnswerStore
 from tokenworks.gateway.batches.line import Serve
 from tokenworks.gateway.batches.runner import BatchRunner
-from tokenworks.gateway.edge import stored
+from tokenworks.gateway.edge import receipts, stored
 from tokenworks.gateway.edge.addresses import Network, networks
 from tokenworks.gateway.edge.asgi import Answer, Edge, Handler
 from tokenworks.gateway.edge.count_tokens import PATH as COUNT_PATH
@@ -106,6 +106,7 @@ class Gateway:
             prefixes[prefix] = self._stored
         for prefix in PREFIXES:
             prefixes[prefix] = self._forward
+        prefixes[receipts.PREFIX] = receipts.receipts(self._stored, self._forward)
         store = AnswerStore(self._client)
         self._runs = Runs(store)
         self._drain_seconds = settings.drain_seconds

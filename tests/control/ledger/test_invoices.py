@@ -26,6 +26,7 @@ from tokenworks.control.storage import billing, invoices, ledger, proofs, tenant
 from tokenworks.control.storage.attempts import AttemptWriter
 from tokenworks.control.storage.billing import Profile
 from tokenworks.control.storage.ledger import Sold, Transaction
+from tokenworks.control.storage.tables import prices
 from tokenworks.core.errors import InvalidRequest
 from tokenworks.core.price import Price, When
 from tokenworks.core.usage import KINDS, Usage
@@ -37,12 +38,19 @@ PRICE = Price(
     id="price_1",
 )
 LONG = Price({"input": 1_000_000, "output": 3_000_001}, [When({"input": Fraction(2)}, above=1000)], id="long")
+STATED = {
+    "id": "price_1",
+    "side": "price",
+    "subject": "m",
+    "starts": 0,
+    "rates": PRICE.rates,
+    "conditions": [{"tier": "batch", "factors": {"input": [1, 2], "output": [1, 2]}}],
+    "source": "test",
+    "created_at": 0,
+}
+"""The same as a row of the price book."""
 CENT = 10**7
 NUMBERS = itertools.count()
-
-
-def rates(model, version):
-    return {"price_1": PRICE, "long": LONG}.get(version)
 
 
 def moment(month, day=1, hour=0):
@@ -61,6 +69,7 @@ class Books:
         async with database.write() as connection:
             if await tenants.is_empty(connection):
                 await tenants.create_organization(connection, "Tokens & Söhne", 1)
+                await connection.execute(prices.insert().values(**STATED))
             made = await tenants.create_project(connection, *(await cls._organization(connection, name)), 2)
         return cls(database, made.organization_id, made.id)
 
@@ -87,7 +96,7 @@ class Books:
 
     async def issue(self, month, now=None):
         now = months.span(month)[1] + 86400 if now is None else now
-        return [each for each, _ in await self.do(invoicing.issue, self.id, month, rates, now, "tester")]
+        return [each for each, _ in await self.do(invoicing.issue, self.id, month, now, "tester")]
 
     async def balances(self):
         return await self.do(ledger.balances, self.id)
@@ -198,7 +207,7 @@ def test_a_month_that_has_not_ended_is_a_draft(with_database):
         await books.use(moment("2026-11", 2), charge=CENT)
         with pytest.raises(InvalidRequest, match="has not ended"):
             await books.issue("2026-11", moment("2026-11", 30))
-        draft = await books.do(invoicing.draft, books.id, "2026-11", rates, moment("2026-11", 30))
+        draft = await books.do(invoicing.draft, books.id, "2026-11", moment("2026-11", 30))
         assert (draft["number"], draft["status"], draft["due"]["nano_usd"]) == (None, "draft", CENT)
         assert (await books.balances()).owed(Account.CREDIT) == -CENT, "nothing was posted"
 
@@ -264,7 +273,7 @@ def test_a_number_that_was_not_used_is_not_lost(with_database):
         await books.use(moment("2026-07", 3), charge=CENT)
 
         def fail(connection):
-            invoicing.issue(connection, books.id, "2026-07", rates, moment("2026-08"), "tester")
+            invoicing.issue(connection, books.id, "2026-07", moment("2026-08"), "tester")
             raise RuntimeError("died before the commit")
 
         with pytest.raises(RuntimeError):

@@ -1,6 +1,6 @@
 """Every route of the admin API. One file per noun; whatever is added here is held to access.py by a test."""
 
-from tokenworks.control.admin import keys, limits, models, organizations, prices, usage
+from tokenworks.control.admin import keys, limits, models, organizations, prices, receipts, usage
 from tokenworks.control.admin.billing import balance, credit, invoices, payments, transactions
 from tokenworks.control.admin.organization import (
     admin_api_keys,
@@ -41,6 +41,7 @@ SLICES = (
     credit,
     payments,
     invoices,
+    receipts,
 )
 ROUTERS = tuple(slice_.router for slice_ in SLICES)
-PUBLIC = (invites.accepting, payments.webhook)
+PUBLIC = (invites.accepting, payments.webhook, receipts.public)

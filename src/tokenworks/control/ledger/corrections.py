@@ -99,7 +99,7 @@ def refund(connection: Connection, organization_id: str, wish: Wish) -> Given:
         if known.reference != wish.request_id or wish.amount not in (None, amount):
             raise KeyReused(wish.key)
         return Given(known.sequence, amount, False, None)
-    left = sum(each["charge"] for each in attempts) - _given(connection, organization_id, wish.request_id)
+    left = sum(each["charge"] for each in attempts) - given_back(connection, organization_id, wish.request_id)
     amount = left if wish.amount is None else wish.amount
     if known is None and not 0 < amount <= left:
         raise InvalidRequest(f"amount_usd: of this request {nano_to_usd(left)} USD are left.", param="amount_usd")
@@ -121,7 +121,7 @@ def _known_note(connection: Connection, sequence: int, number: str, corrected: I
     return Given(sequence, note.refunded, False, note)
 
 
-def _given(connection: Connection, organization_id: str, request_id: str) -> int:
+def given_back(connection: Connection, organization_id: str, request_id: str) -> int:
     """What was given back of a request."""
     refunds = ledger.others(connection, organization_id, Kind.REFUND)
     notes = [each for each in invoices.every(connection, organization_id) if each.kind == CREDIT_NOTE]

@@ -16,6 +16,7 @@ from tokenworks.control.ledger.accounts import Account, Kind
 from tokenworks.control.ledger.budget import tax_on
 from tokenworks.control.ledger.lines import Group, Rates, lines
 from tokenworks.control.ledger.payments.base import NANO_PER_CENT
+from tokenworks.control.ledger.rates import rates_of
 from tokenworks.control.storage import billing, invoices, ledger
 from tokenworks.control.storage.invoices import INVOICE, Issued
 from tokenworks.control.storage.ledger import Transaction
@@ -105,14 +106,12 @@ def _late(connection: Connection, organization_id: str, issued: list[Issued], mo
     return found
 
 
-def draft(connection: Connection, organization_id: str, month: str, rates: Rates, now: int) -> dict[str, Any]:
+def draft(connection: Connection, organization_id: str, month: str, now: int) -> dict[str, Any]:
     """The month as it stands; nothing is posted."""
-    return _document(connection, organization_id, bill(connection, organization_id, month), rates, None, now)
+    return _document(connection, organization_id, bill(connection, organization_id, month), None, now)
 
 
-def issue(
-    connection: Connection, organization_id: str, month: str, rates: Rates, now: int, actor: str
-) -> list[tuple[Issued, bool]]:
+def issue(connection: Connection, organization_id: str, month: str, now: int, actor: str) -> list[tuple[Issued, bool]]:
     """The invoices of every month up to this one that has none and needs one, and of this one; whether each is new."""
     _, end = months.span(month)
     if now < end:
@@ -120,7 +119,7 @@ def issue(
     ledger.lock(connection, organization_id)
     found: list[tuple[Issued, bool]] = []
     while (pending := _pending(connection, organization_id, month, end)) is not None:
-        found.append((_issue(connection, organization_id, pending, rates, now, actor), True))
+        found.append((_issue(connection, organization_id, pending, now, actor), True))
     known = invoices.of_month(connection, organization_id, month)
     if known is not None and all(each.number != known.number for each, _ in found):
         found.append((known, False))
@@ -141,10 +140,10 @@ def _pending(connection: Connection, organization_id: str, month: str, end: int)
     return month if late else None
 
 
-def _issue(connection: Connection, organization_id: str, month: str, rates: Rates, now: int, actor: str) -> Issued:
+def _issue(connection: Connection, organization_id: str, month: str, now: int, actor: str) -> Issued:
     made = bill(connection, organization_id, month)
     number = invoices.next_number(connection, INVOICE, int(month[:4]))
-    document = _document(connection, organization_id, made, rates, number, now)
+    document = _document(connection, organization_id, made, number, now)
     moved = accounts.invoice(made.tax, made.due)
     key = f"invoice:{month}"
     transaction = Transaction(organization_id, Kind.INVOICE, moved, now * 10**9, key, "", number, actor)
@@ -158,9 +157,7 @@ def _issue(connection: Connection, organization_id: str, month: str, rates: Rate
     return issued
 
 
-def _document(
-    connection: Connection, organization_id: str, made: Bill, rates: Rates, number: str | None, now: int
-) -> dict[str, Any]:
+def _document(connection: Connection, organization_id: str, made: Bill, number: str | None, now: int) -> dict[str, Any]:
     names = invoices.names(connection, organization_id)
     start, end = months.span(made.month)
     return {
@@ -174,7 +171,7 @@ def _document(
         "month": made.month,
         "period": {"start": start, "end": end, "time_zone": "UTC"},
         "currency": "USD",
-        "lines": list(_lines(made.groups, rates, names)),
+        "lines": list(_lines(made.groups, rates_of(connection), names)),
         "refunds": [
             {
                 "sequence": row.sequence,
@@ -198,7 +195,7 @@ def _document(
 
 def _lines(groups: Iterable[Group], rates: Rates, names: dict[str, str]) -> Iterable[dict[str, Any]]:
     for group in groups:
-        for line in lines(group, rates(group.model, group.price)):
+        for line in lines(group, rates(group.price)):
             yield {
                 "month": group.month,
                 "project_id": group.project_id,

@@ -26,7 +26,7 @@ WHOLE = "usage"
 
 
 class Rates(Protocol):
-    def __call__(self, model: str, version: str) -> Price | None:
+    def __call__(self, version: str) -> Price | None:
         """The version of a price that usage was charged with."""
         ...
 

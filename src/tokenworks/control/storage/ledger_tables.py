@@ -47,6 +47,7 @@ ledger_transactions = Table(
     Column("posting", BigInteger),  # usage.posting of the attempts charged; NULL for everything but charges
     Column("attempts", BigInteger),
     UniqueConstraint("organization_id", "key", name="uq_ledger_transactions_key"),
+    Index("ix_ledger_transactions_posting", "posting"),
     # All that is no charge: few beside the charges.
     Index(
         "ix_ledger_transactions_other",

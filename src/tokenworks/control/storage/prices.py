@@ -5,10 +5,12 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tokenworks.control.pricing.entries import Entry, Subject, Terms
 from tokenworks.control.storage.tables import prices
+from tokenworks.core.price import Price
 from tokenworks.snapshot.records import WhenRecord
 
 
@@ -31,6 +33,12 @@ async def of(connection: AsyncConnection, subject: Subject) -> list[Entry]:
 async def find(connection: AsyncConnection, id: str) -> Entry | None:
     row = (await connection.execute(select(prices).where(prices.c.id == id))).first()
     return None if row is None else _entry(row)
+
+
+def version(connection: Connection, id: str) -> Price | None:
+    """What usage was charged with."""
+    row = connection.execute(select(prices).where(prices.c.id == id)).first()
+    return None if row is None else _entry(row).record().price
 
 
 async def add(connection: AsyncConnection, entry: Entry) -> None:

@@ -1,6 +1,6 @@
 """That the ledger says what usage says, attempt by attempt and in sum."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Row, func, select
@@ -31,6 +31,26 @@ def attempts(connection: Connection, transaction: Row[Any]) -> Sequence[Any]:
     )
     order = (usage.c.opened_ns, usage.c.request_id, usage.c.attempt)
     return connection.execute(query.order_by(*order)).mappings().all()
+
+
+def attempts_of(connection: Connection, request_id: str) -> Sequence[Any]:
+    """All of a request, with whatever is known of each."""
+    query = select(usage).where(usage.c.request_id == request_id)
+    return connection.execute(query.order_by(usage.c.attempt)).mappings().all()
+
+
+def transaction_of(connection: Connection, attempt: Mapping[str, Any]) -> int | None:
+    """The number of the charge that this attempt is in; None when there is none, or it cost nothing."""
+    table = ledger_transactions
+    query = select(table.c.sequence).where(
+        table.c.posting == attempt["posting"],
+        table.c.organization_id == attempt["organization_id"],
+        table.c.project_id == attempt["project_id"],
+        table.c.key_id == attempt["key_id"],
+        table.c.model == attempt["model"],
+        table.c.hour == attempt["opened_ns"] // _HOUR_NS * HOUR,
+    )
+    return None if attempt["posting"] is None else connection.execute(query).scalar()
 
 
 def charged_attempts(connection: Connection, organization_id: str, request_id: str) -> Sequence[Any]:

@@ -81,7 +81,7 @@ class Stored:
             if body.error is not None:
                 raise body.error from error
             raise Unavailable(
-                "Files and batches cannot be reached right now; inference goes on.",
+                "Files, batches and receipts cannot be reached right now; inference goes on.",
                 code="control_unavailable",
                 retry_after=2.0,
             ) from error

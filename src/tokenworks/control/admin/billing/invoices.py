@@ -25,14 +25,12 @@ from tokenworks.control.changes import changing
 from tokenworks.control.ledger import accounts, corrections, documents, invoicing, months, posting
 from tokenworks.control.ledger.accounts import Kind
 from tokenworks.control.ledger.corrections import Wish
-from tokenworks.control.ledger.lines import Rates
 from tokenworks.control.services import Services, ServicesDep
 from tokenworks.control.storage import invoices
 from tokenworks.control.storage.invoices import INVOICE, Issued
 from tokenworks.control.storage.ledger import Transaction
 from tokenworks.core.errors import InvalidRequest
 from tokenworks.core.money import nano_to_usd
-from tokenworks.core.price import Price
 
 router = APIRouter(prefix="/admin/v1/billing/invoices", tags=["billing"])
 
@@ -101,8 +99,7 @@ async def issue(
     made: list[Invoice] = []
     for book in books:
         async with changing(services, actor) as change:
-            rates = _rates(services)
-            found = await change.connection.run_sync(invoicing.issue, book, body.month, rates, change.now, actor.key_id)
+            found = await change.connection.run_sync(invoicing.issue, book, body.month, change.now, actor.key_id)
             for each, new in found:
                 if new:
                     after = {"organization_id": book, "total": each.total, "due": each.due}
@@ -123,9 +120,9 @@ async def draft(
     """The month as it stands, the current one when none is named. Nothing is posted."""
     async with services.database.read() as connection:
         book = await book_of(connection, actor, organization_id)
-        now, rates = services.now(), _rates(services)
+        now = services.now()
         wanted = month or months.of(now)
-        found = await connection.run_sync(lambda sync: invoicing.draft(sync, book, wanted, rates, now))
+        found = await connection.run_sync(lambda sync: invoicing.draft(sync, book, wanted, now))
     return await _file(services, found, form)
 
 
@@ -198,17 +195,6 @@ async def _invoice(connection: AsyncConnection, actor: Actor, number: str) -> Is
     if found.kind != INVOICE:
         raise InvalidRequest(f"{number} is a credit note.", param="number")
     return found
-
-
-def _rates(services: Services) -> Rates:
-    """The versions that gateways charge with."""
-    models = services.publisher.state.models.values()
-    known = {(model.name, record.id): record.price for model in models for record in model.prices}
-
-    def rate(model: str, version: str) -> Price | None:
-        return known.get((model, version))
-
-    return rate
 
 
 async def _file(services: Services, document: dict[str, Any], form: str) -> Response:

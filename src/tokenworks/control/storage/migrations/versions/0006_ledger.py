@@ -70,6 +70,7 @@ def _ledger() -> None:
         sa.PrimaryKeyConstraint("organization_id", "sequence", name="pk_ledger_transactions"),
         sa.UniqueConstraint("organization_id", "key", name="uq_ledger_transactions_key"),
     )
+    op.create_index("ix_ledger_transactions_posting", "ledger_transactions", ["posting"])
     other = sa.text("posting IS NULL")
     op.create_index(
         "ix_ledger_transactions_other",
