@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import sqlite3
+import struct
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,9 @@ from tokenworks.control.storage import migrate
 from tokenworks.control.storage.database import Database, sqlite_url
 from tokenworks.journal import framing
 from tokenworks.journal.records import Opened, Progress, Settled, UsageRecord
+from tokenworks.snapshot.records import Frame
 from tokenworks.snapshot.sealing import internal_token, read_cluster_key
+from tokenworks.snapshot.state import State
 
 PATIENCE = 30.0
 
@@ -128,6 +131,14 @@ class ControlProcess:
             return Answer(response.status, response.read())
         finally:
             connection.close()
+
+    def published(self) -> State:
+        """What the first frame tells that a gateway gets."""
+        with contextlib.closing(_UnixConnection(str(self.socket))) as connection:
+            connection.request("GET", "/internal/v1/snapshot", headers={"authorization": f"Bearer {self.token}"})
+            with connection.getresponse() as stream:
+                (length,) = struct.unpack("<I", stream.read(4))
+                return State().apply(msgspec.msgpack.decode(stream.read(length), type=Frame))
 
     def charge(self, request_id: str, organization_id: str, charge: int, **fields: Any) -> None:
         """One attempt that ended, as a gateway tells of it. `fields` of its records go before what is made up."""

@@ -19,6 +19,7 @@ EXPECTED = {
     "keys.write": "operator owner admin member",
     "members.write": "operator owner admin",
     "limits.write": "operator owner admin",
+    "webhooks.write": "operator owner admin",
     "spend.write": "operator owner billing",
     "usage.read": "operator owner admin member viewer billing",
     "costs.read": "operator owner admin viewer billing",

@@ -37,6 +37,7 @@ ALLOWED: Mapping[str, frozenset[Role]] = {
     "keys.write": MANAGERS | {Role.MEMBER},
     "members.write": MANAGERS,
     "limits.write": MANAGERS,
+    "webhooks.write": MANAGERS,
     "spend.write": frozenset({Role.OPERATOR, Role.OWNER, Role.BILLING}),
     "usage.read": EVERYBODY,
     "costs.read": EVERYBODY - {Role.MEMBER},
@@ -142,6 +143,7 @@ WriteProjects = Annotated[Actor, Depends(Needs("projects.write"))]
 WriteKeys = Annotated[Actor, Depends(Needs("keys.write"))]
 WriteMembers = Annotated[Actor, Depends(Needs("members.write"))]
 WriteLimits = Annotated[Actor, Depends(Needs("limits.write"))]
+WriteWebhooks = Annotated[Actor, Depends(Needs("webhooks.write"))]
 WriteSpend = Annotated[Actor, Depends(Needs("spend.write"))]
 ReadUsage = Annotated[Actor, Depends(Needs("usage.read"))]
 ReadCosts = Annotated[Actor, Depends(Needs("costs.read"))]

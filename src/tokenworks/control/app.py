@@ -28,6 +28,7 @@ from tokenworks.control.batches import messages
 from tokenworks.control.batches import routes as batches_routes
 from tokenworks.control.batches.service import Objects
 from tokenworks.control.bootstrap import bootstrap
+from tokenworks.control.budgets.watch import Budgets
 from tokenworks.control.files import anthropic as anthropic_files
 from tokenworks.control.files import routes as files_routes
 from tokenworks.control.fleet import Fleet
@@ -161,8 +162,9 @@ async def _prepare(
     announcer.announce_keys(valid)
     announcer.announce_limits(limited)
     announcer.announce_models(replicas.replicas)
-    ingest = JournalIngest(database)
     webhooks = Webhooks(database, cluster_key, clock, chosen.webhook_hosts)
+    budgets = Budgets(database, clock, announcer.announce_spends, webhooks.wake)
+    ingest = JournalIngest(database, budgets.wake)
     answers = Answers(database, clock, webhooks.wake)
     objects = Objects(database, _object_store(chosen), publisher, clock)
     payments = None if chosen.payments is None else Stripe(chosen.payments)
@@ -178,6 +180,7 @@ async def _prepare(
         webhooks,
         objects,
         signer,
+        budgets,
         payments,
         chosen.invoice_font,
     )
@@ -244,6 +247,7 @@ async def _serve(app: ASGIApp, services: Services, listener: socket.socket) -> N
         _expiring(services.fleet),
         services.answers.running(),
         services.webhooks.running(),
+        services.budgets.running(),
         services.objects.running(),
         _paying(services),
     ):

@@ -11,7 +11,15 @@ from tokenworks.control.pricing.book import Published
 from tokenworks.control.storage.api_keys import ApiKey
 from tokenworks.control.storage.fleet import Replica
 from tokenworks.snapshot.publisher import Publisher
-from tokenworks.snapshot.records import FREE, LimitRecord, ModelRecord, PriceRecord, TargetRecord, UpstreamRecord
+from tokenworks.snapshot.records import (
+    FREE,
+    LimitRecord,
+    ModelRecord,
+    PriceRecord,
+    SpendRecord,
+    TargetRecord,
+    UpstreamRecord,
+)
 
 
 class Announcer:
@@ -68,6 +76,10 @@ class Announcer:
         """All versions that are in force or will be."""
         self._book = book
         self.announce_models(self._replicas)
+
+    def announce_spends(self, spends: Iterable[SpendRecord]) -> None:
+        """What is spent of each budget."""
+        self._publisher.publish(replace(self._publisher.state, spends={spend.name: spend for spend in spends}))
 
     def announce_models(self, replicas: Sequence[Replica]) -> None:
         self._replicas = replicas

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 from tokenworks.control.answers.service import Answers
 from tokenworks.control.answers.webhooks import Webhooks
 from tokenworks.control.batches.service import Objects
+from tokenworks.control.budgets.watch import Budgets
 from tokenworks.control.fleet import Fleet
 from tokenworks.control.ingest.journal import JournalIngest
 from tokenworks.control.ledger.payments.base import PaymentProvider
@@ -34,6 +35,7 @@ class Services:
     webhooks: Webhooks
     objects: Objects
     signer: Signer
+    budgets: Budgets
     payments: PaymentProvider | None = None
     invoice_font: Path | None = None
     changes: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -132,8 +132,8 @@ def _merge(old: Mapping[str, T], changed: Mapping[str, T], removed: Iterable[str
 
 
 def _changed(old: Mapping[str, T], new: Mapping[str, T]) -> tuple[T, ...]:
-    return tuple(record for name, record in new.items() if old.get(name) != record)
+    return () if old is new else tuple(record for name, record in new.items() if old.get(name) != record)
 
 
 def _removed(old: Mapping[str, T], new: Mapping[str, T]) -> tuple[str, ...]:
-    return tuple(name for name in old if name not in new)
+    return () if old is new else tuple(name for name in old if name not in new)

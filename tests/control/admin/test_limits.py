@@ -1,28 +1,15 @@
 """Limits of every kind, and gateways hear of them."""
 
-import contextlib
-import http.client
 import json
-import socket
-import struct
 
-import msgspec
 import pytest
 
-from tokenworks.snapshot.records import Frame, LimitRecord
-from tokenworks.snapshot.state import State
+from tokenworks.snapshot.records import LimitRecord
 
 
 def _published(process):
     """The limits in the first frame that a gateway gets."""
-    with contextlib.closing(http.client.HTTPConnection("localhost", timeout=30)) as connection:
-        connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.sock.settimeout(30)
-        connection.sock.connect(str(process.socket))
-        connection.request("GET", "/internal/v1/snapshot", headers={"authorization": f"Bearer {process.token}"})
-        with connection.getresponse() as stream:
-            (length,) = struct.unpack("<I", stream.read(4))
-            return State().apply(msgspec.msgpack.decode(stream.read(length), type=Frame)).limits
+    return process.published().limits
 
 
 @pytest.fixture

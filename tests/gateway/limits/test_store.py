@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from tokenworks.core.clock import ManualClock
-from tokenworks.gateway.admission.limits.base import FOREVER, Claim, Refusal
+from tokenworks.core.windows import FOREVER
+from tokenworks.gateway.admission.limits.base import Claim, Refusal
 from tokenworks.gateway.admission.limits.memory import MemoryStore
 
 LIMITS = {

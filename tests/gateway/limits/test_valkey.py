@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from tokenworks.core.clock import ManualClock
 from tokenworks.core.errors import Unavailable
-from tokenworks.gateway.admission.limits.base import FOREVER, LARGEST, Claim
+from tokenworks.core.windows import FOREVER
+from tokenworks.gateway.admission.limits.base import LARGEST, Claim
 from tokenworks.gateway.admission.limits.memory import MemoryStore
 from tokenworks.gateway.admission.limits.valkey import ValkeyStore
 

@@ -1,22 +1,21 @@
-"""`/admin/v1/limits`: limits of every kind, on a key, a project, an organization or a model."""
+"""`/admin/v1/limits`: limits of every kind, on a key, a project, an organization, a model or a provider."""
 
 from typing import Annotated, Literal, Self
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field, model_validator
 
-from tokenworks.control.access import Actor, ReadTenants, WriteLimits, refusal
+from tokenworks.control.access import Actor, ReadTenants, WriteLimits
 from tokenworks.control.admin import limiting
 from tokenworks.control.admin.organization.shapes import After, Listing, Wish, listing, missing
 from tokenworks.control.changes import changing
 from tokenworks.control.services import Services, ServicesDep
-from tokenworks.control.storage import api_keys, limits, tenants
-from tokenworks.core.errors import InvalidRequest
+from tokenworks.control.storage import limits
 from tokenworks.snapshot.records import LimitRecord
 
 router = APIRouter(prefix="/admin/v1/limits", tags=["limits"])
 
-Scope = Literal["key", "project", "organization", "model"]
+Scope = Literal["key", "project", "organization", "model", "provider"]
 Kind = Literal[
     "requests",
     "input_tokens",
@@ -26,19 +25,25 @@ Kind = Literal[
     "concurrency",
     "spend_nano_usd",
 ]
-EVERYBODY = ""
 
 
 class NewLimit(Wish):
     """It takes the place of the limit with the same scope, subject, model, kind, window and period."""
 
     scope: Scope
-    subject: str = Field(min_length=1, max_length=256, description="The id, or the model's name for the scope model.")
+    subject: str = Field(min_length=1, max_length=256, description="The id; for a model or a provider, its name.")
     model: str | None = Field(None, min_length=1, max_length=256, description="Only requests for this model count.")
     kind: Kind
     limit: int = Field(ge=0, le=limiting.LARGEST)
-    window_seconds: int | None = Field(None, ge=1, le=31 * 86400, description="A sliding window.")
-    period: Literal["day", "week", "month", "total"] | None = Field(None, description="Of the calendar, in UTC.")
+    window_seconds: int | None = Field(
+        None, ge=1, le=31 * 86400, description="Windows of so many seconds, one after the other."
+    )
+    period: Literal["day", "week", "month", "total"] | None = Field(
+        None, description="Of the calendar; weeks begin on Monday."
+    )
+    utc_offset_minutes: int = Field(
+        0, ge=-14 * 60, le=14 * 60, description="Where a period's midnight is: 120 is UTC+2."
+    )
     strict: bool = Field(False, description="Never exceeded by one unit: the worst case is reserved.")
 
     @model_validator(mode="after")
@@ -62,6 +67,7 @@ class NewLimit(Wish):
             self.window_seconds or 0,
             self.period or "",
             self.strict,
+            -60 * self.utc_offset_minutes,
         )
 
 
@@ -76,6 +82,9 @@ class Limit(BaseModel):
     window_seconds: int
     period: str | None
     strict: bool
+    alert_only: bool = Field(description="A budget of which only thresholds are told; see /admin/v1/budgets.")
+    thresholds: list[int]
+    utc_offset_minutes: int
     set_by_operator: bool = Field(description="Then only the operator may change it.")
     created_at: int
 
@@ -83,7 +92,7 @@ class Limit(BaseModel):
 @router.post("", status_code=201)
 async def put(body: NewLimit, services: ServicesDep, actor: WriteLimits) -> Limit:
     """Set a limit, or change it. It is in force within a second."""
-    owner = await _owner(services, actor, body)
+    owner = await limiting.owner(services, actor, body.scope, body.subject)
     return _shape(await limiting.put_named(services, actor, owner, body.record()))
 
 
@@ -127,28 +136,6 @@ async def _find(services: Services, actor: Actor, id: str) -> limits.Limit:
     if found is None or not (actor.is_operator or found.organization_id == actor.organization_id):
         raise missing("limit", id)
     return found
-
-
-async def _owner(services: Services, actor: Actor, wish: NewLimit) -> str:
-    """The organization whose limit this is; refused when it is none of the actor's business."""
-    if wish.scope == "model":
-        if not actor.is_operator:
-            raise await refusal(services, actor, "A limit of a model counts everybody; only the operator may set it.")
-        if wish.subject not in services.publisher.state.models:
-            raise InvalidRequest(f"subject: there is no model {wish.subject!r}.", param="subject")
-        return EVERYBODY
-    async with services.database.read() as connection:
-        if wish.scope == "organization":
-            known = await tenants.organization(connection, wish.subject)
-            owner = known.id if known else None
-        elif wish.scope == "project":
-            owner = await tenants.owner_of_project(connection, wish.subject)
-        else:
-            key = await api_keys.find(connection, wish.subject)
-            owner = key.organization_id if key else None
-    if owner is None or not (actor.is_operator or owner == actor.organization_id):
-        raise InvalidRequest(f"subject: there is no {wish.scope} {wish.subject!r}.", param="subject")
-    return owner
 
 
 def _shape(limit: limits.Limit) -> Limit:

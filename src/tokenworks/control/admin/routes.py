@@ -1,6 +1,16 @@
 """Every route of the admin API. One file per noun; whatever is added here is held to access.py by a test."""
 
-from tokenworks.control.admin import keys, limits, models, organizations, prices, receipts, usage
+from tokenworks.control.admin import (
+    budgets,
+    keys,
+    limits,
+    models,
+    organizations,
+    prices,
+    receipts,
+    usage,
+    webhook_endpoints,
+)
 from tokenworks.control.admin.billing import balance, credit, invoices, payments, transactions
 from tokenworks.control.admin.organization import (
     admin_api_keys,
@@ -23,6 +33,8 @@ SLICES = (
     models,
     limits,
     prices,
+    budgets,
+    webhook_endpoints,
     organizations,
     projects,
     project_keys,

@@ -21,7 +21,8 @@ from tokenworks.snapshot.sealing import webhook_secret
 LOOK_SECONDS = 1.0
 AT_ONCE = 16
 TIMEOUT = aiohttp.ClientTimeout(total=10, sock_connect=5)
-LAST_EVENT = "completed"
+PASSING_EVENTS = frozenset({"start", "output", "logs"})
+"""Of a prediction that goes on: what comes after tells more, so these are not sent twice."""
 TRIES = 10
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 300.0
@@ -44,6 +45,10 @@ class Webhooks:
     def check(self, url: str) -> None:
         """InvalidRequest for a URL that can never be called."""
         check_url(url, self._allowed)
+
+    def secret(self, signer: str) -> str:
+        """What signs the webhooks of a project or of an endpoint."""
+        return webhook_secret(self._cluster_key, signer)
 
     def wake(self) -> None:
         self._woken.set()
@@ -80,7 +85,7 @@ class Webhooks:
     async def _deliver(self, session: aiohttp.ClientSession, delivery: Delivery) -> None:
         problem = await self._send(session, delivery)
         tries = delivery.attempts + 1
-        again = problem is not None and delivery.event == LAST_EVENT and tries < TRIES
+        again = problem is not None and delivery.event not in PASSING_EVENTS and tries < TRIES
         async with self._database.write() as connection:
             if again:
                 pause = min(FIRST_PAUSE * 2**delivery.attempts, LONGEST_PAUSE)
@@ -93,7 +98,7 @@ class Webhooks:
 
     async def _send(self, session: aiohttp.ClientSession, delivery: Delivery) -> str | None:
         """None when somebody took it, else why not."""
-        secret = webhook_secret(self._cluster_key, delivery.project_id)
+        secret = self.secret(delivery.project_id)
         now = self._clock.now_ns() // _NANO
         headers = sign([secret], delivery.id, now, delivery.body)
         headers |= {"content-type": "application/json", "user-agent": "tokenworks-webhooks"}

@@ -1,6 +1,7 @@
 """One shipped batch: one transaction, which also moves the gateway's position. See docs/journal.md."""
 
 import logging
+from collections.abc import Callable
 
 import msgspec
 from sqlalchemy.engine import Connection
@@ -17,8 +18,11 @@ log = logging.getLogger(__name__)
 
 
 class JournalIngest:
-    def __init__(self, database: Database) -> None:
+    """`taken` is called after every batch that was written."""
+
+    def __init__(self, database: Database, taken: Callable[[], None] = lambda: None) -> None:
         self._database = database
+        self._taken = taken
         self._writer = AttemptWriter(database.dialect)
 
     async def take(self, gateway_id: str, first: int, oldest: bool, body: bytes) -> int:
@@ -51,7 +55,9 @@ class JournalIngest:
                 self._writer.advance(connection, gateway_id, end)
             return end
 
-        return await self._database.write_batch(work)
+        wanted = await self._database.write_batch(work)
+        self._taken()
+        return wanted
 
     def _report(self, gateway_id: str, records: list[Record]) -> None:
         """One impossible record must not hold up everything behind it. It holds no prompt, so the log keeps it."""

@@ -14,6 +14,9 @@ _OWN = webhook_deliveries.c
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
+    """`answer_id`: those of one are delivered in order. `project_id`: whose secret signs it, a project's or a webhook
+    endpoint's."""
+
     id: str
     answer_id: str
     project_id: str

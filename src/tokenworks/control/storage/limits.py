@@ -14,6 +14,14 @@ from tokenworks.snapshot.records import LimitRecord
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """What only control knows of a limit. `alert_only`: gateways are not told of it. `thresholds` in percent."""
+
+    alert_only: bool = False
+    thresholds: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Limit:
     id: str
     organization_id: str
@@ -21,18 +29,33 @@ class Limit:
     record: LimitRecord
     set_by_operator: bool
     created_at: int
+    terms: Terms = Terms()
 
 
 async def put(
-    connection: AsyncConnection, organization_id: str, record: LimitRecord, *, operator: bool, now: int
+    connection: AsyncConnection,
+    organization_id: str,
+    record: LimitRecord,
+    *,
+    operator: bool,
+    now: int,
+    terms: Terms | None = None,
 ) -> Limit:
-    """New, or in place of the one of this name."""
+    """New, or in place of the one of this name. `terms` None: as they are."""
     known = await named(connection, record)
-    values = {"amount": record.limit, "strict": record.strict, "set_by_operator": operator}
+    terms = terms or (known.terms if known is not None else Terms())
+    values = {
+        "amount": record.limit,
+        "strict": record.strict,
+        "set_by_operator": operator,
+        "alert_only": terms.alert_only,
+        "thresholds": list(terms.thresholds) or None,
+        "utc_offset_minutes": -record.offset // 60,
+    }
     if known is not None:
         await connection.execute(update(limits).where(limits.c.id == known.id).values(**values))
-        return Limit(known.id, known.organization_id, record, operator, known.created_at)
-    made = Limit(new_id("limit"), organization_id, record, operator, now)
+        return Limit(known.id, known.organization_id, record, operator, known.created_at, terms)
+    made = Limit(new_id("limit"), organization_id, record, operator, now, terms)
     await connection.execute(
         insert(limits).values(
             id=made.id, organization_id=organization_id, created_at=now, **_identity(record), **values
@@ -57,7 +80,14 @@ async def remove(connection: AsyncConnection, id: str) -> None:
 
 
 async def every(connection: AsyncConnection) -> list[LimitRecord]:
-    return [_limit(row).record for row in await connection.execute(select(limits))]
+    """Those that gateways enforce."""
+    query = select(limits).where(limits.c.alert_only.is_(False))
+    return [_limit(row).record for row in await connection.execute(query)]
+
+
+async def budgets(connection: AsyncConnection) -> list[Limit]:
+    query = select(limits).where(limits.c.kind == "spend_nano_usd")
+    return [_limit(row) for row in await connection.execute(query.order_by(limits.c.id))]
 
 
 async def of_subject(connection: AsyncConnection, scope: str, subject: str) -> list[Limit]:
@@ -96,5 +126,7 @@ def _limit(row: Row[Any]) -> Limit:
         window=row.window_seconds,
         period=row.period,
         strict=row.strict,
+        offset=-row.utc_offset_minutes * 60,
     )
-    return Limit(row.id, row.organization_id, record, row.set_by_operator, row.created_at)
+    terms = Terms(row.alert_only, tuple(row.thresholds or ()))
+    return Limit(row.id, row.organization_id, record, row.set_by_operator, row.created_at, terms)

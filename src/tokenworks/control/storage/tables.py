@@ -136,7 +136,7 @@ limits = Table(
     metadata,
     Column("id", Text, primary_key=True),
     Column("organization_id", Text, nullable=False),  # whose limit it is; '' for one that counts everybody's requests
-    Column("scope", Text, nullable=False),  # key | project | organization | model
+    Column("scope", Text, nullable=False),  # key | project | organization | model | provider
     Column("subject", Text, nullable=False),  # what the scope names: an id, or a model's name
     Column("model", Text, nullable=False, server_default=""),  # '': every model
     Column("kind", Text, nullable=False),
@@ -145,9 +145,37 @@ limits = Table(
     Column("period", Text, nullable=False),
     Column("strict", Boolean(create_constraint=False), nullable=False),
     Column("set_by_operator", Boolean(create_constraint=False), nullable=False),  # then nobody else may change it
+    Column("alert_only", Boolean(create_constraint=False), nullable=False, server_default=false()),  # not for gateways
+    Column("thresholds", JSON(none_as_null=True)),  # percent of a budget at which webhooks fire
+    Column("utc_offset_minutes", BigInteger, nullable=False, server_default="0"),  # of a period's borders
     Column("created_at", BigInteger, nullable=False),
     UniqueConstraint("scope", "subject", "model", "kind", "window_seconds", "period", name="uq_limits_name"),
     Index("ix_limits_organization", "organization_id", "created_at"),
+)
+
+# Thresholds of budgets that were passed, once for each period.
+budget_alerts = Table(
+    "budget_alerts",
+    metadata,
+    Column("limit_id", Text, primary_key=True),
+    Column("begins_at", BigInteger, primary_key=True),  # of the period; 0: a total
+    Column("threshold", BigInteger, primary_key=True),
+    Column("at_ns", BigInteger, nullable=False),
+    Column("spent", BigInteger, nullable=False),
+)
+
+# Where events of an organization are sent. The secret is derived from the cluster key and the id.
+webhook_endpoints = Table(
+    "webhook_endpoints",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("organization_id", Text, nullable=False),
+    Column("operator", Boolean(create_constraint=False), nullable=False),  # then also of models and providers
+    Column("url", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("events", JSON, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Index("ix_webhook_endpoints_organization", "organization_id", "created_at"),
 )
 
 # Append-only: triggers refuse everything but an insert (migrations/versions/0004_tenants.py).

@@ -10,17 +10,15 @@ Two clocks: windows of seconds and leases follow one that never goes back, calen
 from dataclasses import dataclass
 from typing import Protocol
 
-FOREVER = 0
-"""A window that never ends: a budget in total, or a concurrency limit."""
-DAY, WEEK, MONTH = -1, -2, -3
-"""Windows of the calendar; weeks begin on Monday."""
+from tokenworks.core.windows import FOREVER
+
 LARGEST = 2**53 - 1
 """Counts are exact up to here: 9,007,199 USD in nano-dollars."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """`amount` of a bucket that allows `limit` per `window` seconds (or FOREVER, DAY, WEEK, MONTH).
+    """`amount` of a bucket that allows `limit` per `window` (see core.windows).
 
     Where `amount` has no room, `enough` is granted, or what is left if that is at least `least`; by default it is all
     or nothing. What was granted above `least` may come back: it is what others may wait for.

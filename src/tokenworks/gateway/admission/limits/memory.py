@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tokenworks.core.clock import Clock, SystemClock
-from tokenworks.gateway.admission.limits.base import FOREVER, Claim, Decision, Pulse, Reading, Refusal
-from tokenworks.gateway.admission.limits.calendar import beginning, epoch_at
+from tokenworks.core.windows import FOREVER, beginning, epoch_at
+from tokenworks.gateway.admission.limits.base import Claim, Decision, Pulse, Reading, Refusal
 
 REMEMBER_SECONDS = 3600.0
 """How long a settled request is known, so that settling twice changes nothing."""

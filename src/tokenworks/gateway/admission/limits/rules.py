@@ -11,8 +11,8 @@ from tokenworks.core.price import BATCH, Price, sold_tier
 from tokenworks.core.request import Conversation, Prompts, Request
 from tokenworks.core.target import Target
 from tokenworks.core.usage import Usage
-from tokenworks.gateway.admission.limits.base import DAY, FOREVER, MONTH, WEEK, Claim
-from tokenworks.gateway.admission.limits.calendar import epoch_at
+from tokenworks.core.windows import PERIODS, epoch_at
+from tokenworks.gateway.admission.limits.base import Claim
 from tokenworks.snapshot.records import LimitRecord, ModelRecord, SpendRecord
 
 BYTES_PER_TOKEN = 4
@@ -27,7 +27,6 @@ LARGEST_OUTPUT = 4_096
 LEAST_OUTPUT = 16
 """A stream that can be ended starts when there is room for so much."""
 NEVER = 2**63
-_PERIODS = {"day": DAY, "week": WEEK, "month": MONTH, "total": FOREVER}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ class Estimate:
 
     def claim(self, limit: LimitRecord, spend: SpendRecord | None, unshipped: int = 0) -> Claim:
         """`unshipped` nano-dollars of this gateway that the ledger does not know yet."""
-        window = _PERIODS[limit.period] if limit.period else limit.window
+        window = PERIODS[limit.period] if limit.period else limit.window
         if limit.kind in ("requests", "concurrency"):
             return Claim(limit.name, 1, limit.limit, window, limit.offset, lease=limit.kind == "concurrency")
         usual = self.amount(limit.kind, self.usual)

@@ -1,8 +1,16 @@
-"""Windows as numbers: which one a moment lies in, and when it ends. valkey.lua has the same arithmetic."""
+"""Windows in which things are counted, as numbers: which one a moment lies in, and when it begins.
+
+A window is so many seconds, or a period of the calendar. `offset` shifts the borders in seconds: -3600 for midnights
+one hour east of Greenwich. gateway/admission/limits/valkey.lua has the same arithmetic.
+"""
 
 from datetime import UTC, date, datetime
 
-from tokenworks.gateway.admission.limits.base import DAY, FOREVER, MONTH, WEEK
+FOREVER = 0
+"""A window that never ends."""
+DAY, WEEK, MONTH = -1, -2, -3
+"""Windows of the calendar; weeks begin on Monday."""
+PERIODS = {"day": DAY, "week": WEEK, "month": MONTH, "total": FOREVER}
 
 DAY_SECONDS = 86_400
 _EPOCH = date(1970, 1, 1).toordinal()
