@@ -47,7 +47,7 @@ from tokenworks.control.publishing import Announcer
 from tokenworks.control.services import Services
 from tokenworks.control.settings import Settings
 from tokenworks.control.startup import StartupError
-from tokenworks.control.storage import api_keys, fleet, limits, migrate, prices, rollup
+from tokenworks.control.storage import api_keys, fleet, limits, migrate, partitions, prices, rollup
 from tokenworks.control.storage.database import Database, describe, sqlite_url
 from tokenworks.core.clock import Clock, SystemClock
 from tokenworks.models import WeightsError, load_catalog
@@ -146,6 +146,7 @@ async def _prepare(
             await book.take_configuration(connection, offered, paid, now)
             priced = await prices.every(connection)
             await connection.run_sync(rollup.advance)
+            await connection.run_sync(partitions.make, now)
             signer = await connection.run_sync(signing.load, cluster_key, now)
         publisher = Publisher()
         announcer = Announcer(publisher, offered, upstreams, dates)

@@ -7,6 +7,7 @@ import pytest
 
 from tokenworks.control.batches.rules import BATCH, MESSAGE_BATCH, MOST_ERRORS, MOST_LINES, Checker, request_id
 from tokenworks.control.batches.splitting import Line
+from tokenworks.core import request_ids
 
 URL = "/v1/chat/completions"
 
@@ -87,5 +88,7 @@ def test_models_of_messages_are_found_out_later() -> None:
 
 
 def test_request_ids() -> None:
-    assert request_id("batch_1", 2) == request_id("batch_1", 2) != request_id("batch_12", 2)
-    assert len(request_id("b", 1)) == 24
+    made = 1_790_000_000 * 10**9
+    assert request_id("batch_1", made, 2) == request_id("batch_1", made, 2) != request_id("batch_12", made, 2)
+    assert len(request_id("b", made, 1)) == len(request_ids.new())
+    assert request_ids.first(1_790_000_000 - 1) < request_id("b", made, 1) < request_ids.first(1_790_000_000 + 1)

@@ -10,20 +10,28 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import asyncpg
 
-from tokenworks.control.storage import migrate
+from tokenworks.control.storage import partitions
 from tokenworks.control.storage.attempts import AttemptWriter, storable
-from tokenworks.control.storage.database import Database, sqlite_url
+from tokenworks.control.storage.database import Database
 from tokenworks.control.storage.tables import usage
+from tokenworks.core.request_ids import first
 from tokenworks.journal.records import Opened, Progress, Settled, UsageRecord
 
 COUNT = st.integers(0, 2**40)
+NOVEMBER = 1_796_000_000
+SECONDS = (*(first(NOVEMBER + month * 30 * 86_400) for month in (-3, 0, 1, 2)), "batch_")
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=5)
 
 
 @st.composite
 def attempt_records(draw, number):
     """A life of an attempt: opened, growing progress, and perhaps settled."""
-    request, attempt = f"req_{number // 2}", number % 2
-    flag, text = draw(st.booleans()), draw(st.text(st.characters(exclude_categories=["Cs"]), max_size=5))
+    moment = draw(st.sampled_from(SECONDS))  # of any month, or none
+    request, attempt = f"{moment}{number // 2:016x}", number % 2
+    flag, text = (
+        draw(st.booleans()),
+        draw(TEXT),
+    )
     records = [Opened(request, attempt, 10**18 + draw(COUNT), "k", "p", "o", "proto", text, "u", "prov", "um", flag)]
     output = 0
     for step in draw(st.lists(st.integers(1, 100), max_size=3)):
@@ -60,12 +68,18 @@ async def _rows(database, batches):
         return [tuple(row) for row in await connection.execute(select(*columns).order_by(*order))]
 
 
-def test_any_delivery_gives_the_same_rows(tmp_path):
-    database = Database(sqlite_url(tmp_path / "control.db"))
-    with asyncio.Runner() as runner:
-        runner.run(migrate.upgrade(database))
+async def _make_partitions(database):
+    async with database.write() as connection:
+        await connection.run_sync(partitions.make, NOVEMBER)
 
-        @settings(max_examples=200, deadline=None)
+
+@pytest.mark.both_databases
+def test_any_delivery_gives_the_same_rows(database_url, backend):
+    database = Database(database_url())
+    with asyncio.Runner() as runner:
+        runner.run(_make_partitions(database))
+
+        @settings(max_examples=200 if backend == "sqlite" else 60, deadline=None)
         @given(deliveries())
         def check(delivery):
             records, batches = delivery

@@ -17,7 +17,7 @@ _counts = st.builds(UsageRecord, *[st.integers(0, 1000)] * 5)
 @st.composite
 def _attempt(draw, number):
     identity = (f"req_{number}", draw(st.integers(1, 2)))
-    at = draw(st.integers(0, 3 * HOUR_NS))
+    at = draw(st.integers(0, 30 * HOUR_NS))
     names = [draw(st.sampled_from(pair)) for pair in (("k1", "k2"), ("p1", "p2"), ("o1", "o2"), ("x", "y"), ("m", "n"))]
     where = ("up", "provider", "m-1", False, draw(st.booleans()), draw(st.sampled_from(("", "flex"))))
     usage, charge = draw(_counts), draw(st.integers(0, 10**12))
@@ -41,6 +41,12 @@ def _history(draw):
 
 SUMS = ", ".join(f"sum({name})" for name in COUNTS[1:])
 GROUPS = ", ".join(DIMENSIONS)
+DAYS = GROUPS.replace("hour", "hour / 86400 * 86400")
+BY_DAY = GROUPS.replace("hour", "day")
+DAILY = f"SELECT {BY_DAY}, {', '.join(COUNTS)} FROM usage_daily ORDER BY {BY_DAY}"
+OF_HOURS = (
+    f"SELECT {DAYS}, {', '.join(f'sum({name})' for name in COUNTS)} FROM usage_hourly GROUP BY {DAYS} ORDER BY {DAYS}"
+)
 ROLLED = f"SELECT {GROUPS}, {', '.join(COUNTS)} FROM usage_hourly ORDER BY {GROUPS}"
 RAW = (
     f"SELECT {GROUPS.replace('hour', 'opened_ns / 3600000000000 * 3600 AS hour')}, count(*), {SUMS} FROM usage "
@@ -59,6 +65,8 @@ def test_the_rollup_is_the_sum_of_the_attempts(with_database, history):
             async with database.read() as connection:
                 rolled = (await connection.execute(text(ROLLED))).all()
                 assert rolled == (await connection.execute(text(RAW))).all()
+                daily = (await connection.execute(text(DAILY))).all()
+                assert daily == (await connection.execute(text(OF_HOURS))).all()
 
     with_database(work)
 

@@ -90,7 +90,7 @@ def _record(leased: Leased, text: bytes) -> LineRecord:
         number=line.number,
         run=line.run + 1,
         failures=line.failures,
-        request_id=request_id(batch.id, line.number),
+        request_id=request_id(batch.id, batch.created_ns, line.number),
         endpoint=batch.endpoint,
         key_digest=batch.key_digest,
         body=bytes(_DECODE(text).body),

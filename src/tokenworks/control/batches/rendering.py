@@ -87,7 +87,7 @@ def message_batch(row: Batch, origin: str, archived_at: int | None) -> dict[str,
 
 def output_line(of: Batch, line: Any) -> bytes:
     """A line of an output or error file. `line`: number, custom_id, state, status, body."""
-    request = request_id(of.id, line.number).encode()
+    request = request_id(of.id, of.created_ns, line.number).encode()
     head = b'{"id":"batch_req_%s","custom_id":%s,' % (request, _ENCODE(line.custom_id))
     if line.status:
         answer = b'"response":{"status_code":%d,"request_id":"%s","body":%s},"error":null}\n'
@@ -109,7 +109,7 @@ def message_result(of: Batch, line: Any) -> bytes:
         result = b'{"type":"errored","error":%s}' % line.body
     else:
         error = {"type": "api_error", "message": line.body.decode()}
-        whole = {"type": "error", "error": error, "request_id": request_id(of.id, line.number)}
+        whole = {"type": "error", "error": error, "request_id": request_id(of.id, of.created_ns, line.number)}
         result = b'{"type":"errored","error":%s}' % _ENCODE(whole)
     return b'{"custom_id":%s,"result":%s}\n' % (_ENCODE(line.custom_id), result)
 

@@ -10,6 +10,7 @@ import msgspec
 
 from tokenworks.batches.records import LARGEST_LINE
 from tokenworks.control.batches.splitting import Line
+from tokenworks.core.request_ids import first
 
 BATCH, MESSAGE_BATCH = "batch", "message_batch"
 """The two families of batches, by the `object` or `type` that their clients see."""
@@ -128,6 +129,6 @@ def _decode(line: Line) -> _Line:
         raise _Wrong("invalid_json_line", f"This line is not parseable as valid JSON: {error}.") from error
 
 
-def request_id(batch_id: str, number: int) -> str:
-    """The same in every run of the line, in the form of the gateway's own."""
-    return sha256(f"{batch_id}/{number}".encode()).hexdigest()[:24]
+def request_id(batch_id: str, created_ns: int, number: int) -> str:
+    """The same in every run of the line, in the form of the gateway's own, dated when the batch was made."""
+    return first(created_ns // 1_000_000_000) + sha256(f"{batch_id}/{number}".encode()).hexdigest()[:16]

@@ -174,7 +174,7 @@ def _ready(now_ns: int) -> Any:
     waits = exists().where(batch_lines.c.batch_id == batches.c.id, batch_lines.c.state == "waiting")
     return (
         select(
-            *(batches.c[name] for name in ("id", "endpoint", "input_file_id")),
+            *(batches.c[name] for name in ("id", "endpoint", "input_file_id", "created_ns")),
             *(api_keys.c.digest.label("key_digest"), key_ended.label("key_ended")),
         )
         .join(api_keys, api_keys.c.id == batches.c.key_id)

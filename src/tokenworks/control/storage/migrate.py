@@ -13,10 +13,16 @@ from tokenworks.control.startup import StartupError
 from tokenworks.control.storage.database import Database
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+_ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(8317001)"
+_PATIENCE = "SET LOCAL lock_timeout = '10s'"
 
 
 async def upgrade(database: Database, revision: str = "head") -> None:
-    """All steps in one transaction: a start that dies half way leaves the database as it was."""
+    """All steps in one transaction: a start that dies half way leaves the database as it was.
+
+    On PostgreSQL one process migrates at a time, and gives up (DBAPIError) rather than have queries of the others
+    queue behind a table lock that it cannot get.
+    """
     async with database.write() as connection:
         await connection.run_sync(_upgrade, revision)
 
@@ -27,6 +33,9 @@ async def downgrade(database: Database, revision: str) -> None:
 
 
 def _upgrade(connection: Connection, revision: str) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(_ONE_AT_A_TIME)
+        connection.exec_driver_sql(_PATIENCE)
     config = _config(connection)
     current = _current(connection)
     if revision == "head" and current == ScriptDirectory.from_config(config).get_current_head():

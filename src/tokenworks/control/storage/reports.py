@@ -1,14 +1,14 @@
-"""Usage in buckets of time. Hours and days are sums of `usage_hourly`; only minutes read attempts."""
+"""Usage in buckets of time. Days and hours are sums that ingest keeps; only minutes read attempts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, case, func, literal_column, select
+from sqlalchemy import Column, ColumnElement, Table, case, func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from tokenworks.control.storage.rollup import COUNTS, HOUR
-from tokenworks.control.storage.tables import usage, usage_hourly
+from tokenworks.control.storage.rollup import COUNTS, DAY, HOUR
+from tokenworks.control.storage.tables import usage, usage_daily, usage_hourly
 
 _NANO = 1_000_000_000
 UNANSWERED = ("failed", "overtaken")
@@ -32,13 +32,10 @@ class Question:
 
 async def buckets(connection: AsyncConnection, question: Question) -> list[Mapping[str, Any]]:
     """Rows of `bucket`, the groups, `requests` and the sums; a bucket without usage has none."""
-    hourly = question.width % HOUR == 0
-    table = usage_hourly if hourly else usage
-    moment = usage_hourly.c.hour if hourly else usage.c.opened_ns
-    scale = 1 if hourly else _NANO
+    table, moment, scale = _source(question.width)
     bucket = (moment // (question.width * scale) * question.width).label("bucket")
     answered = table.c.outcome.not_in(UNANSWERED)
-    attempts = usage_hourly.c.attempts if hourly else 1
+    attempts = 1 if table is usage else table.c.attempts
     requests = func.sum(case((answered, attempts), else_=0)).label("requests")
     groups = [_group(table.c[name]) for name in question.group_by]
     query = (
@@ -48,7 +45,7 @@ async def buckets(connection: AsyncConnection, question: Question) -> list[Mappi
         .group_by(bucket, *groups)
         .order_by(bucket, *groups)
     )
-    if not hourly:
+    if table is usage:
         query = query.where(usage.c.settled_ns.is_not(None))
     for name, values in question.members.items():
         query = query.where(table.c[name].in_(values))
@@ -56,6 +53,15 @@ async def buckets(connection: AsyncConnection, question: Question) -> list[Mappi
         embeds = table.c.protocol.like(EMBEDDING)
         query = query.where(embeds if question.embeddings else ~embeds)
     return [dict(row) for row in (await connection.execute(query)).mappings()]
+
+
+def _source(width: int) -> tuple[Table, Column[int], int]:
+    """The coarsest table that knows such buckets, its column of time, and how many of its units a second has."""
+    if width % DAY == 0:
+        return usage_daily, usage_daily.c.day, 1
+    if width % HOUR == 0:
+        return usage_hourly, usage_hourly.c.hour, 1
+    return usage, usage.c.opened_ns, _NANO
 
 
 def _group(column: Column[Any]) -> ColumnElement[Any]:

@@ -247,7 +247,7 @@ replicas = Table(
 usage = Table(
     "usage",
     metadata,
-    Column("request_id", Text, primary_key=True),
+    Column("request_id", Text().with_variant(Text(collation="C"), "postgresql"), primary_key=True),
     Column("attempt", BigInteger, primary_key=True),
     Column("opened_ns", BigInteger, nullable=False),  # 0 until Opened or Settled arrived
     Column("key_id", Text, nullable=False, server_default=""),
@@ -282,26 +282,33 @@ usage = Table(
     Index("ix_usage_organization", "organization_id", "opened_ns"),
     # Attempts under way, and what ingest has to roll up: always few.
     Index("ix_usage_unrolled", "opened_ns", sqlite_where=text("rolled = 0"), postgresql_where=text("NOT rolled")),
+    postgresql_partition_by="RANGE (request_id)",  # by month: storage/partitions.py
 )
 
-# Sums over the attempts of an hour that are settled, written with them (storage/rollup.py).
-usage_hourly = Table(
-    "usage_hourly",
-    metadata,
-    Column("organization_id", Text, primary_key=True),
-    Column("hour", BigInteger, primary_key=True),  # Unix seconds of its beginning
-    Column("project_id", Text, primary_key=True),
-    Column("key_id", Text, primary_key=True),
-    Column("model", Text, primary_key=True),
-    Column("protocol", Text, primary_key=True),
-    Column("batch", Boolean(create_constraint=False), primary_key=True),
-    Column("tier", Text, primary_key=True),
-    Column("outcome", Text, primary_key=True),
-    Column("price", Text, primary_key=True),
-    Column("attempts", BigInteger, nullable=False),
-    *(Column(name, BigInteger, nullable=False, server_default="0") for name in (*KINDS, "charge", "cost")),
-    Index("ix_usage_hourly_hour", "hour"),
-)
+
+def _sums(name: str, period: str) -> Table:
+    return Table(
+        name,
+        metadata,
+        Column("organization_id", Text, primary_key=True),
+        Column(period, BigInteger, primary_key=True),  # Unix seconds of its beginning
+        Column("project_id", Text, primary_key=True),
+        Column("key_id", Text, primary_key=True),
+        Column("model", Text, primary_key=True),
+        Column("protocol", Text, primary_key=True),
+        Column("batch", Boolean(create_constraint=False), primary_key=True),
+        Column("tier", Text, primary_key=True),
+        Column("outcome", Text, primary_key=True),
+        Column("price", Text, primary_key=True),
+        Column("attempts", BigInteger, nullable=False),
+        *(Column(count, BigInteger, nullable=False, server_default="0") for count in (*KINDS, "charge", "cost")),
+        Index(f"ix_{name}_{period}", period),
+    )
+
+
+# Sums over the attempts of an hour, and of a day, that are settled, written with them (storage/rollup.py).
+usage_hourly = _sums("usage_hourly", "hour")
+usage_daily = _sums("usage_daily", "day")
 
 # The sequence number that control wants next from each gateway, written with the rows it covers.
 gateway_positions = Table(

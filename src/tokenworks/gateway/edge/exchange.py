@@ -1,11 +1,11 @@
 """One HTTP request and its answer, over ASGI."""
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, Protocol
 
+from tokenworks.core import request_ids
 from tokenworks.core.allowance import Allowance
 from tokenworks.core.errors import InvalidRequest, RequestTooLarge, TokenworksError
 from tokenworks.protocols.base import Codec
@@ -43,7 +43,7 @@ class Exchange:
         self.headers: list[Header] = scope["headers"]
         self.client: str = (scope.get("client") or ("",))[0]
         """The address that the connection came from; "" for a Unix socket."""
-        self.request_id = os.urandom(12).hex()
+        self.request_id = request_ids.new()
         self.codec: Codec | None = None
         """What answers, errors too: the path's protocol, or the dialect of it that the body asks for."""
         self.started = False
