@@ -52,7 +52,7 @@ def optional(strategy: Any) -> Any:
 SAMPLINGS = st.builds(
     Sampling,
     temperature=optional(st.floats(0.1, 1)),
-    top_p=optional(st.floats(0.01, 1)),
+    top_p=optional(st.floats(0.01, 0.99)),
     top_k=optional(st.integers(1, 50)),
     min_p=optional(st.floats(0.01, 1)),
     frequency_penalty=optional(st.floats(-2, 2)),

@@ -16,7 +16,7 @@ from tokenworks.core.messages import (
     ToolMode,
     ToolResult,
 )
-from tokenworks.core.request import Conversation, Prompts, Request, ResponseFormat, Sampling
+from tokenworks.core.request import Conversation, Prompts, Reasoning, Request, ResponseFormat, Sampling
 from tokenworks.protocols import codec
 from tokenworks.protocols.worker import types as wire
 
@@ -84,3 +84,29 @@ def test_what_it_cannot_carry_is_refused() -> None:
         with pytest.raises(InvalidRequest) as raised:
             sent(Request("public", task, "openai_chat"))
         assert raised.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("reasoning", "thinking", "arguments"),
+    [
+        (None, None, {"k": 1}),
+        (Reasoning(effort="high"), True, {"reasoning_effort": "high", "k": 1}),
+        (Reasoning(effort="none"), False, {"reasoning_effort": "none", "k": 1}),
+        (Reasoning(enabled=False), False, {"k": 1}),
+        (Reasoning(budget_tokens=2000, enabled=True), True, {"k": 1}),
+    ],
+)
+def test_how_to_reason_and_what_the_template_is_told(
+    reasoning: Reasoning | None, thinking: bool | None, arguments: dict[str, object]
+) -> None:
+    task = Conversation([Message(Role.USER, [Text("x")])], parallel_tool_calls=False)
+    request = Request("m", task, "openai_chat", reasoning=reasoning, options={"chat_template_kwargs": b'{"k":1}'})
+    wired = sent(request)
+    assert (wired.thinking, wired.template_arguments, wired.parallel_tool_calls) == (thinking, arguments, False)
+
+
+def test_template_arguments_that_are_no_object_are_refused_by_name() -> None:
+    task = Conversation([Message(Role.USER, [Text("x")])])
+    with pytest.raises(InvalidRequest) as refused:
+        sent(Request("m", task, "openai_chat", options={"chat_template_kwargs": b"[1]"}))
+    assert refused.value.param == "chat_template_kwargs"

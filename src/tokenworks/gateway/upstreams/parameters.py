@@ -6,6 +6,7 @@ from tokenworks.gateway.upstreams.prepare import Prepared
 from tokenworks.protocols.carried import carried, lost, wire_name
 from tokenworks.protocols.translation import Translation
 from tokenworks.protocols.validation import top_level
+from tokenworks.protocols.worker.codec import CODEC as WORKER
 from tokenworks.snapshot.records import UpstreamRecord
 
 _ABOUT_THE_CALL = ("user", "metadata", "service_tier")
@@ -40,4 +41,5 @@ def _reached(request: Request, upstream: UpstreamRecord, prepared: Prepared) -> 
         same = {name for name, value in members.items() if sent.get(name) == value}
         return same | {wire_name(field, request) for field in told}
     done = {name for name, value in _DONE_ANYWAY.items() if name in members and bytes(members[name]) == value}
-    return done | ({"chat_template_kwargs"} if "reasoning_by_template" in upstream.quirks else set())
+    by_template = prepared.codec is WORKER or "reasoning_by_template" in upstream.quirks
+    return done | ({"chat_template_kwargs"} if by_template else set())

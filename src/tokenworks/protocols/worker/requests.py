@@ -1,15 +1,20 @@
 """Request -> the body of `POST generate`."""
 
+from typing import Any
+
 import msgspec
 
 from tokenworks.core.errors import InvalidRequest
 from tokenworks.core.messages import Image, Message, Text, Thinking, ToolCall, ToolMode, ToolResult
-from tokenworks.core.request import Conversation, Embeddings, Prompts, Request, Rerank
+from tokenworks.core.request import Conversation, Embeddings, Prompts, Reasoning, Request, Rerank
 from tokenworks.core.request import Sampling as NeutralSampling
 from tokenworks.protocols.foreign import known_parts, known_tools
+from tokenworks.protocols.openai_chat.requests import TEMPLATE_ARGUMENTS
+from tokenworks.protocols.validation import decode
 from tokenworks.protocols.worker import types as wire
 
 _ENCODE = msgspec.json.Encoder().encode
+_ARGUMENTS = msgspec.json.Decoder(dict[str, Any])
 
 
 def encode_request(request: Request, model: str, *, stream: bool) -> bytes:
@@ -35,9 +40,26 @@ def encode_request(request: Request, model: str, *, stream: bool) -> bytes:
             echo=isinstance(request.task, Prompts) and request.task.echo,
             embed=tuple(embed.inputs) if embed else None,
             dimensions=embed.dimensions if embed else None,
+            parallel_tool_calls=chat is None or chat.parallel_tool_calls is not False,
+            thinking=_thinking(request.reasoning),
+            template_arguments=_template_arguments(request),
             rank=wire.Ranking(rank.query, tuple(rank.documents), rank.top_n) if rank else None,
         )
     )
+
+
+def _thinking(reasoning: Reasoning | None) -> bool | None:
+    if reasoning is None:
+        return None
+    return reasoning.enabled is not False and reasoning.effort != "none"
+
+
+def _template_arguments(request: Request) -> dict[str, Any]:
+    """What templates of models with levels of reasoning know as `reasoning_effort`, and what the caller says itself."""
+    effort = request.reasoning.effort if request.reasoning else None
+    told = {"reasoning_effort": effort} if effort is not None else {}
+    given = request.options.get(TEMPLATE_ARGUMENTS)
+    return told if given is None else told | decode(_ARGUMENTS, given, TEMPLATE_ARGUMENTS)
 
 
 def encode_render(request: Request) -> bytes:

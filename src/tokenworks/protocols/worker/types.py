@@ -90,6 +90,12 @@ class GenerateRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """Texts, or their tokens, to be answered by a `Vector` each."""
     dimensions: Positive | None = None
     """Of a vector; None: the model's own."""
+    parallel_tool_calls: bool = True
+    """False: the answer ends with its first call."""
+    thinking: bool | None = None
+    """Whether to reason before the answer; None: as the chat template likes."""
+    template_arguments: dict[str, Any] = {}
+    """Further variables of the chat template."""
     rank: Ranking | None = None
     """To be answered by a `Ranked` for each document, in falling order of the score."""
 
