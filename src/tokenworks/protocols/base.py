@@ -187,6 +187,13 @@ class Padded(Protocol):
 
 
 @runtime_checkable
+class Prefilled(Protocol):
+    """A codec whose upstreams go on with a last message of the assistant's, as its protocol says."""
+
+    prefilled: bool
+
+
+@runtime_checkable
 class OwnHeaders(Protocol):
     """A codec whose whole answers carry headers of their own."""
 

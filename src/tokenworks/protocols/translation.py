@@ -15,6 +15,9 @@ class Translation:
 
     `transform` changes the upstream's events before anybody sees them.
 
+    `told` collects the events that the caller was told of, where somebody set it to a list. `go_on` makes it go on
+    with a stream that another attempt began.
+
     `collect` collects a stream for a caller who wants one whole answer; its body is then `folded()`.
     """
 
@@ -37,27 +40,45 @@ class Translation:
         self._quirks = quirks
         self._transform = transform
         self._events: list[Event] = []
+        self._filter: Callable[[list[Event]], list[Event]] | None = None
+        self.told: list[Event] | None = None
+
+    @property
+    def request(self) -> Request:
+        return self._request
 
     @cached_property
     def _reader(self) -> StreamReader:
         return self._upstream.stream_reader(self._quirks)
 
     @cached_property
-    def _writer(self) -> StreamWriter:
+    def writer(self) -> StreamWriter:
         return self._caller.stream_writer(self._request, *self._identity)
 
     def feed(self, chunk: bytes) -> bytes:
-        return b"".join([self._writer.feed(event) for event in self._seen(self._reader.feed(chunk))])
+        return self._written(self._seen(self._reader.feed(chunk)))
 
     def close(self) -> bytes:
-        tail = b"".join([self._writer.feed(event) for event in self._seen(self._reader.close()) + self._timing()])
+        tail = self._written(self._seen(self._reader.close()) + self._timing())
         self._require_finish()
-        return tail + self._writer.close()
+        return tail + self.writer.close()
+
+    def go_on(self, writer: StreamWriter, admit: Callable[[list[Event]], list[Event]]) -> None:
+        """Write what `admit` lets pass with the writer of a stream that has begun."""
+        self.writer = writer
+        self._filter = admit
+
+    def _written(self, events: list[Event]) -> bytes:
+        if self._filter is not None:
+            events = self._filter(events)
+        if self.told is not None:
+            self.told += events
+        return b"".join([self.writer.feed(event) for event in events])
 
     def fail(self, error: TokenworksError) -> bytes:
         """What a stream that already began says before it closes."""
-        if isinstance(self._writer, Failing):
-            return self._writer.fail(error)
+        if isinstance(self.writer, Failing):
+            return self.writer.fail(error)
         return self._caller.encode_stream_error(error)
 
     def end(self, usage: Usage, reason: str) -> bytes:
@@ -72,8 +93,8 @@ class Translation:
             self._events += ending
             return self._encode(self._events)
         comment = b": " + reason.encode() + b"\n\n" if self._caller.stream_comment.startswith(b":") else b""
-        tail = [self._writer.feed(event) for event in ending + self._timing()]
-        return comment + b"".join(tail) + self._writer.close()
+        tail = [self.writer.feed(event) for event in ending + self._timing()]
+        return comment + b"".join(tail) + self.writer.close()
 
     def whole(self, body: bytes) -> bytes:
         try:

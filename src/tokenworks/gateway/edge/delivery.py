@@ -60,7 +60,9 @@ class Delivery:
         if self.stream and not self.exchange.started:
             await self._start()
         if self.exchange.started:
-            await self.exchange.finish(self._correction() + rest)
+            if self.stream and self._now is not None and self._now != self._told:
+                await self.exchange.write(self._now.as_comment())
+            await self.exchange.finish(rest)
         else:
             own = self.codec.answer_headers(observation) if isinstance(self.codec, OwnHeaders) else []
             await self.exchange.respond(200, rest, headers=[*of_answer(self.exchange, self._now), *own])
@@ -69,9 +71,3 @@ class Delivery:
         self._told = self._now
         content_type = self.codec.stream_content_type if self.stream else JSON
         await self.exchange.start_stream(content_type, of_answer(self.exchange, self._told))
-
-    def _correction(self) -> bytes:
-        """A comment at the end of a stream that another attempt than the one in its head went on with."""
-        if not self.stream or self._now is None or self._now == self._told:
-            return b""
-        return b": " + b", ".join(b"%s=%s" % header for header in self._now.headers()) + b"\n\n"

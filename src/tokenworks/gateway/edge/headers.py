@@ -40,6 +40,10 @@ class Answerer:
             (b"x-tokenworks-attempts", b"%d" % self.attempts),
         ]
 
+    def as_comment(self) -> bytes:
+        """The same at the end of a stream whose head named another."""
+        return b": " + b", ".join(b"%s=%s" % header for header in self.headers()) + b"\n\n"
+
 
 def of_answer(exchange: Exchange, answerer: Answerer | None = None) -> list[Header]:
     request_id = exchange.request_id.encode()

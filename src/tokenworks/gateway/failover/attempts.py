@@ -4,10 +4,12 @@ import time
 from collections import defaultdict
 
 from tokenworks.core.errors import Fault, InvalidRequest, TokenworksError, UpstreamUnavailable
+from tokenworks.core.request import Request
 from tokenworks.core.target import Target
 from tokenworks.gateway.edge.delivery import Delivery
 from tokenworks.gateway.edge.headers import Answerer, strict
 from tokenworks.gateway.failover.budget import RetryBudget
+from tokenworks.gateway.failover.continuing import Story, begin, join, resumed
 from tokenworks.gateway.failover.health import Health
 from tokenworks.gateway.failover.hedging import hedge_after, race
 from tokenworks.gateway.failover.route import Route
@@ -19,6 +21,7 @@ from tokenworks.gateway.upstreams.parameters import without_effect
 from tokenworks.gateway.upstreams.prepare import Prepared, prepare
 from tokenworks.gateway.upstreams.watchdog import Watchdog
 from tokenworks.journal.records import Settled
+from tokenworks.snapshot.records import UpstreamRecord
 
 
 class Attempts:
@@ -46,6 +49,10 @@ class _Run:
         self._route = route
         self._budget = budget
         self._turns = Turns(route, parts.health, budget)
+        self._story: Story | None = None
+        """What the caller was told by attempts that were lost in the middle."""
+        self._told_in_vain: set[str] = set()
+        """Those that would not go on with what they were told."""
         self._identity = (delivery.codec.response_id(delivery.exchange.request_id), int(time.time()))
 
     async def answer(self) -> Settled:
@@ -55,7 +62,7 @@ class _Run:
                 one = await self._begun(target)
                 rest = await self._shown(one)
             except TokenworksError as error:
-                if error not in self._turns.errors or self._delivery.written:
+                if error not in self._turns.errors:
                     raise
                 continue
             settled = await self._settled(one)
@@ -68,7 +75,7 @@ class _Run:
         await self._enter(target)
         first = self._open(target)
         wait = hedge_after(self._parts.health, first, self._route.model.policy.hedge)
-        if wait is None or not self._turns.others():
+        if wait is None or self._story is not None or not self._turns.others():
             await self._begin(first)
             return first
         winner = await race(first, self._begin, wait, self._hedge)
@@ -100,10 +107,12 @@ class _Run:
         """InvalidRequest when this upstream cannot carry what is asked, or not as strictly as the caller wants it."""
         route, turns = self._route, self._turns
         upstream, attempts = route.upstreams[target.upstream], route.hold.attempts
-        attempt = self._parts.meter.open(route.asked, route.first_attempt + len(attempts), target, upstream)
+        story, resuming = self._story, self._resuming(target, upstream)
+        number, carried = route.first_attempt + len(attempts), story.told if story and resuming else 0
+        attempt = self._parts.meter.open(route.asked, number, target, upstream, carried=carried)
         route.hold.add(attempt)
         try:
-            prepared, ignored = self._prepare(target, attempt)
+            prepared, ignored = self._prepare(target, attempt, resuming)
         except BaseException as error:
             settle(attempt, error)
             if isinstance(error, InvalidRequest):
@@ -121,11 +130,28 @@ class _Run:
             since=turns.begun,
             whole=turns.remaining / (1 + others) if (others := turns.others()) else None,
         )
-        return Try(attempt, target, prepared, dog, answerer)
+        one = Try(attempt, target, prepared, dog, answerer, resumes=resuming is not None)
+        if self._may_go_on:
+            one.remember()
+        return one
 
-    def _prepare(self, target: Target, attempt: Attempt) -> tuple[Prepared, list[str]]:
+    @property
+    def _may_go_on(self) -> bool:
+        policy = self._route.model.policy
+        possible = len(self._route.targets) > 1 or policy.retries > 0
+        return self._delivery.stream and possible and policy.on_stream_loss != "error"
+
+    def _resuming(self, target: Target, upstream: UpstreamRecord) -> Request | None:
+        """The request that makes the target go on with what was said, where it can."""
+        allowed = self._route.model.policy.on_stream_loss == "resume" and target.upstream not in self._told_in_vain
+        if self._story is None or not allowed:
+            return None
+        return resumed(self._story, self._route.asked.request, upstream)
+
+    def _prepare(self, target: Target, attempt: Attempt, resuming: Request | None) -> tuple[Prepared, list[str]]:
         """How it is asked, and what of the request has no effect there."""
-        request, delivery = self._route.asked.request, self._delivery
+        delivery, story = self._delivery, self._story
+        request = resuming or self._route.asked.request
         upstream = self._route.upstreams[target.upstream]
         prepared = prepare(
             delivery.codec,
@@ -135,7 +161,10 @@ class _Run:
             attempt.observation,
             self._identity,
             stream_whole=self._route.model.policy.stream_whole and len(self._route.targets) > 1,
+            anew=story is not None,
         )
+        if story is not None:
+            prepared = join(story, prepared, upstream, resume=resuming is not None)
         ignored = without_effect(request, upstream, prepared)
         if ignored and strict(delivery.exchange):
             raise InvalidRequest(f"'{ignored[0]}' has no effect here.", param=ignored[0], code="unsupported_parameter")
@@ -146,14 +175,37 @@ class _Run:
         try:
             await one.begin(self._parts.upstreams.call(upstream, one.prepared, one.target.limits))
         except TokenworksError as error:
+            if self._story is not None:
+                self._refused(one, error)
             self._turns.failed(one.target, error)
             raise
+
+    def _refused(self, one: Try, error: TokenworksError) -> None:
+        """The caller's request was right: what is wrong with this one is our own doing."""
+        if error.fault not in (Fault.CALLER, Fault.CONTEXT_LENGTH, Fault.CONTENT_POLICY, Fault.UNSUITABLE):
+            return
+        error.fault = Fault.UNSUITABLE
+        if one.resumes:
+            self._told_in_vain.add(one.target.upstream)
+            self._turns.again_at_once(one.target)
+
+    def _lost(self, one: Try, error: TokenworksError) -> None:
+        """An attempt broke in the middle of a stream. Another may go on with what the caller was told."""
+        route, delivery = self._route, self._delivery
+        if self._may_go_on and self._story is None:
+            self._story = begin(one, delivery.codec, route.asked.request, self._identity)
+            goes_on = self._story is not None
+        else:
+            goes_on = self._story is not None and self._story.goes_on(one)
+        self._turns.lost(error, over=not goes_on)
 
     async def _shown(self, one: Try) -> bytes:
         try:
             rest = await one.rest(self._delivery)
         except TokenworksError as error:
             self._turns.failed(one.target, error)
+            if self._delivery.written:
+                self._lost(one, error)
             raise
         self._parts.health.answered(one.target, one.first_token)
         return rest

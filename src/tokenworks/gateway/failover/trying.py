@@ -13,6 +13,10 @@ from tokenworks.gateway.upstreams.http import Answer
 from tokenworks.gateway.upstreams.prepare import Prepared
 from tokenworks.gateway.upstreams.watchdog import Watchdog
 from tokenworks.protocols.base import Ending
+from tokenworks.protocols.translation import Translation
+
+MOST_REMEMBERED = 4 * 1024 * 1024
+"""Bytes of a stream; a longer one is not gone on with by another upstream."""
 
 
 class Overtaken(BaseException):
@@ -22,17 +26,31 @@ class Overtaken(BaseException):
 class Try:
     """`begin`, then `rest`, which may run in different tasks; `abandon` when there is no `rest`."""
 
-    def __init__(self, attempt: Attempt, target: Target, prepared: Prepared, dog: Watchdog, answerer: Answerer) -> None:
+    def __init__(
+        self,
+        attempt: Attempt,
+        target: Target,
+        prepared: Prepared,
+        dog: Watchdog,
+        answerer: Answerer,
+        *,
+        resumes: bool = False,
+    ) -> None:
         self.attempt = attempt
         self.target = target
         self.prepared = prepared
         self.answerer = answerer
+        self.resumes = resumes
+        """It was told what was said, and goes on from there."""
         self.overtaken = False
         self._dog = dog
         self._call: AbstractAsyncContextManager[Answer] | None = None
         self._chunks: AsyncIterator[bytes] | None = None
         self._ready: list[bytes] = []
         """What the caller is to get of what came so far."""
+        self.passed: list[bytes] | None = None
+        """Where somebody wants it: what came of a stream that is passed on as it comes."""
+        self._passed_bytes = 0
         self._seen = 0
         self._end = b""
 
@@ -67,6 +85,13 @@ class Try:
         self.attempt.output_seen()
         return self._end
 
+    def remember(self) -> None:
+        """Another attempt may have to go on with what this one says."""
+        if isinstance(self.prepared.relay, Translation):
+            self.prepared.relay.told = []
+        elif self.prepared.stream:
+            self.passed = []
+
     @property
     def first_token(self) -> float:
         """Seconds until the first output; 0 where none could be told from the rest."""
@@ -100,7 +125,13 @@ class Try:
         if self.prepared.fold is not None:
             self.prepared.fold.collect(chunk)
             return b""
-        return self.prepared.relay.feed(chunk)
+        out = self.prepared.relay.feed(chunk)
+        if self.passed is not None:
+            self.passed.append(chunk)
+            self._passed_bytes += len(chunk)
+            if self._passed_bytes > MOST_REMEMBERED:
+                self.passed = None
+        return out
 
     def _progressed(self) -> bool:
         deltas = self.attempt.observation.deltas

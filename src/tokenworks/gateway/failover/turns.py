@@ -57,6 +57,7 @@ class Turns:
         self._over = False
         self.errors: list[TokenworksError] = []
         self._error: TokenworksError | None = None
+        self._lost: TokenworksError | None = None
         self._most = route.model.policy.breaker
 
     @property
@@ -77,6 +78,15 @@ class Turns:
             self._untried = [other for other in self._untried if other.model != target.model]
         if rule.again:
             self._again.append((target, error.retry_after or 0.0))
+
+    def lost(self, error: TokenworksError, *, over: bool) -> None:
+        """It broke in the middle of a stream: that is what the caller is told, unless somebody goes on with it."""
+        self._lost = self._lost or error
+        self._over = self._over or over
+
+    def again_at_once(self, target: Target) -> None:
+        """It may be asked otherwise."""
+        self._untried.insert(0, target)
 
     async def next(self) -> Target:
         """Raises the error of the caller's request when there is nobody left to try, or no time."""
@@ -136,6 +146,10 @@ class Turns:
         return target, wait
 
     def _given_up(self) -> TokenworksError:
+        if self._lost is not None:
+            if self.errors[-1] is not self._lost:
+                self._lost.message += f" Nobody else could go on with it: {self.errors[-1].message}"
+            return self._lost
         if self._error is not None:
             return self._error
         target = self._route.targets[0]

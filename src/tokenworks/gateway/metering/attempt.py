@@ -114,7 +114,7 @@ class Attempt:
         """What the caller is to be billed for so far: what the upstream reported, or our estimate."""
         usage = self._taken()
         if self._carried:
-            usage = _continued(usage if usage.prompt else self._taken(working=True), self._carried)
+            usage = continued(usage if usage.prompt else self._taken(working=True), self._carried)
         if usage != NOTHING and "priced_requests" in self._rating.price.rates:
             usage = replace(usage, priced_requests=1)
         return usage
@@ -265,7 +265,7 @@ class Attempt:
                 metrics.inter_token_latency.labels(model).observe(gap / 1e9)
 
 
-def _continued(reported: Usage, carried: int) -> Usage:
+def continued(reported: Usage, carried: int) -> Usage:
     """What earlier attempts wrote is output to the caller, wherever the last one's report counts it as input."""
     rest = carried
     kinds = {}

@@ -49,14 +49,16 @@ def prepare(
     identity: tuple[str, int],
     *,
     stream_whole: bool = False,
+    anew: bool = False,
 ) -> Prepared:
     """InvalidRequest when no protocol of this upstream can carry the task.
 
     `stream_whole`: a whole answer is asked for as a stream, where that says the same, so that silence can be told.
+    `anew`: nothing is passed through, so that another attempt's stream can be gone on with.
     """
     odd = frozenset(upstream.quirks)
     request = quirks.adapt(request, odd) if odd else request
-    same = caller.name in upstream.protocols and not quirks.must_translate(request, odd)
+    same = not anew and caller.name in upstream.protocols and not quirks.must_translate(request, odd)
     stream_whole = stream_whole and not request.stream and isinstance(request.task, Conversation | Prompts)
     if same and stream_whole and not (request.own or request.unusual):
         return _folded(caller, request, upstream, model, observation, identity)
@@ -69,7 +71,7 @@ def prepare(
         return Prepared(caller, body, caller.path, headers, passing, request.stream)
     if request.own:
         raise InvalidRequest(f"The model '{request.model}' cannot honour '{request.own[0]}'.", param=request.own[0])
-    spoken = _spoken(request, upstream)
+    spoken = spoken_with(request, upstream)
     transform: ForcedTools | Echoed | None = None
     if "forced_tools_by_schema" in odd and _forces_a_tool(request):
         transform = ForcedTools()
@@ -108,13 +110,17 @@ def own_headers(spoken: Codec, request: Request) -> Mapping[str, str]:
     return spoken.upstream_headers(request) if isinstance(spoken, ReadsHeaders) else {}
 
 
-def _spoken(request: Request, upstream: UpstreamRecord) -> Codec:
+def spoken_with(request: Request, upstream: UpstreamRecord) -> Codec:
     for name in upstream.protocols:
         spoken = codec(name)
         if isinstance(request.task, spoken.tasks):
             return spoken
     asked = _TASKS[type(request.task)]
     raise InvalidRequest(f"The model '{request.model}' does not take {asked}.", param="model")
+
+
+def can_carry(request: Request, upstream: UpstreamRecord) -> bool:
+    return any(isinstance(request.task, codec(name).tasks) for name in upstream.protocols)
 
 
 _TASKS: dict[type, str] = {

@@ -9,6 +9,11 @@ no_suffix                     `suffix` of text completions has no effect; it is 
 repeat_penalty                `repetition_penalty` is called `repeat_penalty`
 reasoning_by_template         reasoning is asked for by `chat_template_kwargs`, the arguments of the chat template
 closes_after_stream           the connection ends with a stream, untold: it must not be kept for another request
+continues_prefill             goes on with a last message of the assistant's, which its protocol does not promise
+continues_marked              does so when that message is marked by `prefix`
+continues_flagged             does so when the body says `continue_final_message`
+repeats_prefix                and says it again before it goes on
+no_prefill                    does not, although its protocol promises it
 forced_tools_by_schema        `tool_choice` required or named is not enforced; a JSON schema is (forced_tools.py)
 """
 
@@ -34,10 +39,17 @@ KNOWN = frozenset(
         "no_suffix",
         "repeat_penalty",
         "forced_tools_by_schema",
+        "continues_prefill",
+        "continues_marked",
+        "continues_flagged",
+        "repeats_prefix",
+        "no_prefill",
     }
 )
+CONTINUES = frozenset({"continues_prefill", "continues_marked", "continues_flagged"})
 
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_OBJECTS = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 _ENCODE = msgspec.json.Encoder().encode
 
 
@@ -104,6 +116,18 @@ def must_stream(request: Request, odd: Set[str]) -> bool:
 
 def headers(odd: Set[str], *, stream: bool) -> dict[str, str]:
     return {"connection": "close"} if stream and "closes_after_stream" in odd else {}
+
+
+def continuing(body: bytes, odd: Set[str]) -> bytes:
+    """The body as it makes this endpoint go on with its last message."""
+    if "continues_flagged" in odd:
+        flags = {"continue_final_message": True, "add_generation_prompt": False}
+        return _ENCODE({**_MEMBERS.decode(body), **flags})
+    if "continues_marked" in odd:
+        members = _MEMBERS.decode(body)
+        messages = _OBJECTS.decode(members["messages"])
+        return _ENCODE({**members, "messages": [*messages[:-1], {**messages[-1], "prefix": True}]})
+    return body
 
 
 def streaming(body: bytes) -> bytes:

@@ -16,6 +16,7 @@ class AnthropicMessages:
     stream_comment = b'event: ping\ndata: {"type":"ping"}\n\n'
 
     padding = b" \n"
+    prefilled = True
 
     decode_request = staticmethod(requests.decode_request)
     read_headers = staticmethod(versions.read_headers)
