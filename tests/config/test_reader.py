@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenworks.config import ConfigError, Configuration, ModelConfig, ProviderConfig, load, parse
+from tokenworks.config.records import ModelFacts
 from tokenworks.core.money import nano_to_usd
 from tokenworks.core.price import STATED
 from tokenworks.core.target import Policy, RouteLimits
@@ -34,7 +35,7 @@ def test_the_documents_example(tmp_path: Path) -> None:
     path.write_text(EXAMPLE)
     configuration = load(path, protocols=PROTOCOLS, engines=ENGINES)
     assert configuration.providers["upstream-a"] == ProviderConfig(
-        "upstream-a", "openai_chat", "http://127.0.0.1:9100/v1", "env:UPSTREAM_A_KEY"
+        "upstream-a", ("openai_chat",), "http://127.0.0.1:9100/v1", ("env:UPSTREAM_A_KEY",)
     )
     assert configuration.models["assistant"] == ModelConfig(
         "assistant",
@@ -78,8 +79,9 @@ price = {input = 0.0000000001, output = "1"}
         "t.toml:1: providers.upstream-a has no 'base_url'; add it",
         "t.toml:2: providers.upstream-a.protocol 'openai_caht' is unknown; nearest is 'openai_chat'; "
         "valid: anthropic, openai_chat",
-        "t.toml:3: unknown key providers.upstream-a.bas_url; nearest is 'base_url'; valid: api_key, base_url, costs, "
-        "protocol, region",
+        "t.toml:3: unknown key providers.upstream-a.bas_url; nearest is 'base_url'; valid: api_key, "
+        "api_keys, auth, base_url, capabilities, costs, jurisdiction, like, models, protocol, quantization, quirks, "
+        "region, retention, settings, trains",
         "t.toml:7: target 'upstream-b/model' names an unknown provider; nearest is 'upstream-a'; valid: upstream-a",
         "t.toml:8: models.assistant.targets[1] 'no-slash' is no target; write \"provider/model\"",
         "t.toml:10: unknown key models.assistant.limits.idl; nearest is 'idle'; "
@@ -192,14 +194,75 @@ def test_bad_credentials_are_not_repeated(key: str, said: str) -> None:
 
 def test_known_providers_need_no_table_and_can_be_changed() -> None:
     known = {
-        "shipped": ProviderConfig("shipped", "openai_chat", "https://shipped/v1", "env:SHIPPED_KEY"),
-        "unused": ProviderConfig("unused", "openai_chat", "https://unused/v1"),
+        "shipped": ProviderConfig("shipped", ("openai_chat",), "https://shipped/v1", ("env:SHIPPED_KEY",)),
+        "unused": ProviderConfig("unused", ("openai_chat",), "https://unused/v1"),
     }
     target = '[models.m]\ntargets = ["shipped/model"]\n'
     assert read(target, known_providers=known).providers == {"shipped": known["shipped"]}
     changed = read(target + '[providers.shipped]\napi_key = "env:OTHER"', known_providers=known).providers["shipped"]
-    assert changed == ProviderConfig("shipped", "openai_chat", "https://shipped/v1", "env:OTHER")
+    assert changed == ProviderConfig("shipped", ("openai_chat",), "https://shipped/v1", ("env:OTHER",))
     assert "nearest is 'shipped'" in problems(target.replace("shipped", "shiped"), known_providers=known)[0]
+
+
+def test_a_provider_may_have_several_protocols_keys_and_labels() -> None:
+    text = """
+[providers.a]
+protocol = ["openai_chat", "anthropic"]
+base_url = "https://{region}.host/{team}/v1"
+api_keys = ["env:A", "env:B:C", "file:/d"]
+region = "eu-central-1"
+settings = {team = "blue"}
+jurisdiction = "EU"
+retention = "30d"
+trains = false
+quantization = "fp8"
+capabilities = ["tools"]
+quirks = ["no_echo"]
+models = {"org/m" = {context_length = 8192, quantization = "int4", capabilities = []}}
+"""
+    provider = read(text).providers["a"]
+    assert (provider.protocols, provider.url) == (("openai_chat", "anthropic"), "https://eu-central-1.host/blue/v1")
+    assert provider.api_keys == ("env:A", "env:B:C", "file:/d")
+    assert (provider.jurisdiction, provider.retention, provider.trains) == ("EU", 30 * 86400, False)
+    assert (provider.quantization, provider.capabilities, provider.quirks) == ("fp8", ("tools",), ("no_echo",))
+    assert provider.models["org/m"] == ModelFacts(8192, "int4", ())
+
+
+def test_what_nobody_said_is_unknown() -> None:
+    provider = read(PROVIDER).providers["a"]
+    assert (provider.region, provider.jurisdiction, provider.quantization) == ("", "", "")
+    assert (provider.retention, provider.trains, provider.capabilities) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('retention = "a month"', '"30d"'),
+        ("retention = -1", "0 says that nothing is kept"),
+        ("trains = 1", "must be true or false"),
+        ('api_key = "a"\napi_keys = ["b"]', "has both api_key and api_keys"),
+        ('api_keys = "b"', "must be an array"),
+        ('like = "shiped"', "nearest is 'shipped'"),
+        ("settings = {team = 1}", "settings.team must be a string"),
+        ("models = {m = {context = 1}}", "nearest is 'context_length'"),
+    ],
+)
+def test_bad_labels_and_keys_are_told(line: str, said: str) -> None:
+    known = {"shipped": ProviderConfig("shipped", ("openai_chat",), "https://shipped/v1")}
+    (problem,) = problems(PROVIDER + line, known_providers=known)
+    assert said in problem
+
+
+def test_a_placeholder_that_nothing_fills_is_told_with_its_remedy() -> None:
+    known = {"far": ProviderConfig("far", ("openai_chat",), "https://{region}.far/{team}")}
+    target = '[models.m]\ntargets = ["far/model"]\n'
+    region, team = problems(target, known_providers=known)
+    assert 'add region = "..." to [providers.far]' in region
+    assert 'add settings = {team = "..."} to [providers.far]' in team
+    table = target + '[providers.near]\nlike = "far"\nregion = "x"\nsettings = {team = "y"}'
+    assert "providers.far.base_url needs {region}" in problems(table, known_providers=known)[0]
+    near = read(table.replace("far/model", "near/model"), known_providers=known).providers["near"]
+    assert near.url == "https://x.far/y"
 
 
 def test_a_plane_that_knows_no_engines_takes_any() -> None:
@@ -239,9 +302,15 @@ option = st.recursive(
 provider = st.builds(
     ProviderConfig,
     name=st.just(""),
-    protocol=st.sampled_from(sorted(PROTOCOLS)),
+    protocols=st.lists(st.sampled_from(sorted(PROTOCOLS)), min_size=1, max_size=2, unique=True).map(tuple),
     base_url=st.sampled_from(["http://a", "https://b.example:8443/v1", "unix:/run/x.sock|/v1"]),
-    api_key=st.none() | st.sampled_from(["env:KEY", "file:/run/key", "sk-literal"]),
+    api_keys=st.lists(st.sampled_from(["env:KEY", "env:A:B", "file:/run/key", "sk-literal"]), max_size=2).map(tuple),
+    settings=st.dictionaries(st.sampled_from(["a", "b"]), st.sampled_from(["x", "y z"])),
+    jurisdiction=st.sampled_from(["", "EU"]),
+    retention=st.none() | st.integers(0, 10**9),
+    trains=st.none() | st.booleans(),
+    quantization=st.sampled_from(["", "fp8"]),
+    capabilities=st.sampled_from([None, ("tools", "vision")]),
     region=st.sampled_from(["", "eu"]),
     costs=st.dictionaries(st.sampled_from(["m", "org/m-1.5"]), st.deferred(lambda: price)),
 )
@@ -310,6 +379,7 @@ def plain(record: Any) -> dict[str, Any]:
         said["price"] = stated(record.price) if record.price is not None else None
         said = {key: value for key, value in said.items() if key != "options" or value}
     if isinstance(record, ProviderConfig):
+        said["protocol"] = said.pop("protocols")
         said["costs"] = {model: stated(rates) for model, rates in record.costs.items()}
     return {key: value for key, value in said.items() if value not in (None, (), "", {})}
 

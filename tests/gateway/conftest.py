@@ -26,6 +26,7 @@ from tokenworks.journal.records import Opened, Record, Settled
 from tokenworks.snapshot.publisher import Publisher
 from tokenworks.snapshot.records import (
     FREE,
+    CredentialRecord,
     KeyRecord,
     LimitsRecord,
     ModelRecord,
@@ -284,12 +285,13 @@ def state_for(port: int, revision: int = 1, cluster_key: bytes = b"", **changes:
     upstream = UpstreamRecord("upstream-a", "upstream-a", ("openai_chat",), f"http://127.0.0.1:{port}/v1", **changes)
     texts = UpstreamRecord("upstream-t", "upstream-t", ("openai_completions",), f"http://127.0.0.1:{port}/v1")
     answers = UpstreamRecord("upstream-r", "upstream-r", ("openai_responses",), f"http://127.0.0.1:{port}/v1")
+    sealed = seal(cluster_key, "upstream-m", "upstream-secret") if cluster_key else None
     messages = UpstreamRecord(
         "upstream-m",
         "upstream-m",
         ("anthropic_messages",),
         f"http://127.0.0.1:{port}/v1",
-        credential=seal(cluster_key, "upstream-m", "upstream-secret") if cluster_key else None,
+        credentials=() if sealed is None else (CredentialRecord("k1", sealed),),
     )
     ours = UpstreamRecord("replica-2", "local/llama", ("openai_chat",), f"http://127.0.0.1:{port}/v1", local=True)
     refused = UpstreamRecord("upstream-z", "upstream-z", ("openai_chat",), "http://127.0.0.1:9/v1")

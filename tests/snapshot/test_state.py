@@ -8,11 +8,13 @@ from msgspec import structs
 from tokenworks.snapshot.framing import FrameError, Reader, encode
 from tokenworks.snapshot.records import (
     Beat,
+    CredentialRecord,
     Delta,
     Full,
     KeyRecord,
     LimitRecord,
     ModelRecord,
+    OwnKeysRecord,
     TargetRecord,
     UpstreamRecord,
 )
@@ -27,7 +29,18 @@ _models = st.lists(
     max_size=6,
 )
 _upstreams = st.lists(
-    st.builds(UpstreamRecord, _name, _name, st.just(("p",)), _name, st.none() | st.binary(max_size=2)), max_size=6
+    st.builds(
+        UpstreamRecord,
+        _name,
+        _name,
+        st.just(("p",)),
+        _name,
+        st.lists(st.builds(CredentialRecord, _name, st.binary(max_size=2)), max_size=2).map(tuple),
+    ),
+    max_size=6,
+)
+_own_keys = st.lists(
+    st.builds(OwnKeysRecord, _name, st.lists(st.builds(CredentialRecord, _name, st.binary()), max_size=2).map(tuple))
 )
 _limits = st.lists(
     st.builds(
@@ -44,11 +57,14 @@ _limits = st.lists(
     max_size=6,
 )
 _state = st.builds(
-    lambda keys, models, upstreams, limits: State.of(keys=keys, models=models, upstreams=upstreams, limits=limits),
+    lambda keys, models, upstreams, limits, own: State.of(
+        keys=keys, models=models, upstreams=upstreams, limits=limits, own_keys=own
+    ),
     _keys,
     _models,
     _upstreams,
     _limits,
+    _own_keys,
 )
 
 

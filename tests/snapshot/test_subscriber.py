@@ -13,7 +13,7 @@ from tokenworks.core.errors import Unavailable
 from tokenworks.snapshot import answers
 from tokenworks.snapshot.framing import encode
 from tokenworks.snapshot.publisher import Publisher
-from tokenworks.snapshot.records import Beat, KeyRecord, ModelRecord, TargetRecord, UpstreamRecord
+from tokenworks.snapshot.records import Beat, CredentialRecord, KeyRecord, ModelRecord, TargetRecord, UpstreamRecord
 from tokenworks.snapshot.state import State
 from tokenworks.snapshot.subscriber import Subscriber
 
@@ -30,7 +30,15 @@ def make_state(*numbers: int, revision: int = 0) -> State:
         revision=revision,
         keys=[make_key(number) for number in numbers],
         models=[ModelRecord("m", 1, (target,))],
-        upstreams=[UpstreamRecord("up/0", "up", ("openai_chat",), "http://127.0.0.1:9/v1", credential=b"\x01sealed")],
+        upstreams=[
+            UpstreamRecord(
+                "up/0",
+                "up",
+                ("openai_chat",),
+                "http://127.0.0.1:9/v1",
+                credentials=(CredentialRecord("k", b"\x01sealed"),),
+            )
+        ],
     )
 
 

@@ -11,7 +11,7 @@ from tokenworks.config import values
 from tokenworks.config.positions import Path as KeyPath
 from tokenworks.config.positions import key_lines
 from tokenworks.config.problems import ConfigError, Problem, choose
-from tokenworks.config.records import Configuration, ModelConfig, ProviderConfig
+from tokenworks.config.records import Configuration, ModelConfig, ModelFacts, ProviderConfig
 from tokenworks.config.values import Bad, Check
 from tokenworks.core.price import STATED, unclear
 from tokenworks.core.target import Policy, RouteLimits
@@ -38,6 +38,24 @@ POLICY: dict[str, Check[Any]] = {
 }
 LIMITS: dict[str, Check[Any]] = {field.name: values.seconds for field in fields(RouteLimits)}
 PRICE: dict[str, Check[Any]] = dict.fromkeys(STATED, values.price)
+FACTS: dict[str, Check[Any]] = {
+    "context_length": values.tokens,
+    "quantization": values.string,
+    "capabilities": values.words,
+}
+PROVIDER: dict[str, Check[Any]] = {
+    "like": values.provider_name,
+    "base_url": values.url,
+    "api_key": lambda value: (values.credential(value),),
+    "auth": values.string,
+    "quirks": values.words,
+    "region": values.string,
+    "jurisdiction": values.string,
+    "retention": values.duration,
+    "trains": values.flag,
+    "quantization": values.string,
+    "capabilities": values.words,
+}
 
 
 def load(
@@ -116,38 +134,79 @@ class _Reader:
         self._file = file
         self._lines = lines
         self._known_providers = known_providers
-        self._provider_keys: dict[str, Check[Any]] = {
-            "protocol": values.one_of(protocols, partial(choose, known=protocols)),
-            "base_url": values.url,
-            "api_key": values.credential,
-            "region": values.string,
-        }
+        self._protocol = values.one_of(protocols, partial(choose, known=protocols))
         self._engine = values.string if engines is None else values.one_of(engines, partial(choose, known=engines))
 
     def configuration(self, document: dict[str, Any]) -> Configuration:
         self._refuse_unknown((), document, ("providers", "models", "serve"))
         named = self._tables(document, "providers")
-        providers = {name: self._provider(name, table) for name, table in named.items()}
+        providers = self.providers(document)
         models = {name: self._model(name, table, named) for name, table in self._tables(document, "models").items()}
         for model in models.values():
             for target in model.targets:
                 provider = target.partition("/")[0]
-                if provider in self._known_providers:
-                    providers.setdefault(provider, self._known_providers[provider])
+                if provider in self._known_providers and provider not in providers:
+                    providers[provider] = self._known_providers[provider]
+                    self._check_filled(providers[provider], ("models", model.name, "targets"))
+        for name in named:
+            self._check_filled(providers[name], ("providers", name))
         options = self._keys(("serve",), document.get("serve", {}), SERVE)
         return Configuration(providers, models, options)
+
+    def providers(self, document: dict[str, Any]) -> dict[str, ProviderConfig]:
+        """With the placeholders of their URLs as they stand there."""
+        return {name: self._provider(name, table) for name, table in self._tables(document, "providers").items()}
 
     def _provider(self, name: str, table: Any) -> ProviderConfig:
         path = ("providers", name)
         self._check((*path,), values.provider_name, name)
-        costs = {"costs": lambda value: self._costs((*path, "costs"), value)}
-        given = self._keys(path, table, self._provider_keys | costs)
-        if name in self._known_providers:
-            return replace(self._known_providers[name], **given)
+        tables: dict[str, Check[Any]] = {
+            "protocol": lambda value: self._protocols((*path, "protocol"), value),
+            "api_keys": lambda value: self._each((*path, "api_keys"), value, values.credential),
+            "settings": lambda value: self._options((*path, "settings"), value, values.string),
+            "costs": lambda value: self._costs((*path, "costs"), value),
+            "models": lambda value: self._facts((*path, "models"), value),
+        }
+        given = self._keys(path, table, PROVIDER | tables)
+        if "api_key" in given and "api_keys" in given:
+            self._problem((*path, "api_keys"), f"{_dotted(path)} has both api_key and api_keys; keep one of them")
+        for key, record in (("protocol", "protocols"), ("api_key", "api_keys")):
+            if key in given:
+                given[record] = given.pop(key)
+        like = given.pop("like", name)
+        if like in self._known_providers:
+            known = self._known_providers[like]
+            settings = {"settings": known.settings | given.pop("settings", {})}
+            return replace(known, name=name, **settings, **given)
+        if like != name:
+            said = choose(like, self._known_providers)
+            self._problem((*path, "like"), f"{_dotted((*path, 'like'))} {like!r} is no shipped provider; {said}")
         for key in ("protocol", "base_url"):
             if isinstance(table, dict) and key not in table:
                 self._problem(path, f"{_dotted(path)} has no {key!r}; add it")
-        return ProviderConfig(name, **{"protocol": "", "base_url": ""} | given)
+        return ProviderConfig(name, **{"protocols": (), "base_url": ""} | given)
+
+    def _check_filled(self, provider: ProviderConfig, path: KeyPath) -> None:
+        for name in provider.missing:
+            remedy = 'region = "..."' if name == "region" else f'settings = {{{name} = "..."}}'
+            said = f"providers.{provider.name}.base_url needs {{{name}}}: {provider.base_url}"
+            self._problem(path, f"{said}; add {remedy} to [providers.{provider.name}]")
+
+    def _protocols(self, path: KeyPath, value: Any) -> tuple[str, ...] | None:
+        if isinstance(value, list):
+            return self._each(path, value, self._protocol) or None
+        return (self._protocol(value),)
+
+    def _each(self, path: KeyPath, value: Any, check: Check[T]) -> tuple[T, ...]:
+        if not isinstance(value, list):
+            raise Bad(f"must be an array, not {values.type_name(value)}; write [...]")
+        checked = [self._check((*path, index), check, item) for index, item in enumerate(value)]
+        return tuple(item for item in checked if item is not None)
+
+    def _facts(self, path: KeyPath, value: Any) -> dict[str, ModelFacts]:
+        if not isinstance(value, dict):
+            raise Bad(f'must be a table, not {values.type_name(value)}; write {{"model" = {{context_length = 8192}}}}')
+        return {name: ModelFacts(**self._keys((*path, name), table, FACTS)) for name, table in value.items()}
 
     def _model(self, name: str, table: Any, providers: dict[str, Any]) -> ModelConfig:
         path = ("models", name)
@@ -204,10 +263,10 @@ class _Reader:
             raise Bad(f'must be a table, not {values.type_name(value)}; write {{"model" = {{input = 1, output = 2}}}}')
         return {name: self._rates((*path, name), table) for name, table in value.items()}
 
-    def _options(self, path: KeyPath, value: Any) -> dict[str, Any]:
+    def _options(self, path: KeyPath, value: Any, check: Check[Any] = values.plain) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise Bad(f"must be a table, not {values.type_name(value)}; write {{key = value}}")
-        return self._keys(path, value, dict.fromkeys(value, values.plain))
+        return self._keys(path, value, dict.fromkeys(value, check))
 
     def _tables(self, document: dict[str, Any], key: str) -> dict[str, Any]:
         value = document.get(key, {})

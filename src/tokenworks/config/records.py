@@ -1,23 +1,61 @@
 """What a configuration file says, checked and typed. `load` in this package makes it from TOML."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from tokenworks.core.target import Policy, RouteLimits
 
+PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """`[providers.NAME.models."MODEL"]`: what is known of one model there; see snapshot.records.TargetRecord."""
+
+    context_length: int | None = None
+    quantization: str = ""
+    capabilities: tuple[str, ...] | None = None
+
 
 @dataclass(frozen=True, slots=True)
 class ProviderConfig:
-    """`[providers.NAME]`: an endpoint we may call. `api_key` is `env:NAME`, `file:/path`, a literal, or None.
+    """`[providers.NAME]`: an endpoint we may call.
 
-    `costs` are the rates that we pay, by the provider's own names of models; prices of ours are in ModelConfig."""
+    Each of `api_keys` is `env:NAME` (`env:A:B`: the values of several, joined by colons), `file:/path` or a literal.
+    `base_url` may hold placeholders, `{region}` and the names in `settings`, until it is asked for. The labels are
+    those of snapshot.records.UpstreamRecord. `costs` are the rates that we pay, by the provider's own names of models;
+    prices of ours are in ModelConfig.
+    """
 
     name: str
-    protocol: str
+    protocols: tuple[str, ...]
     base_url: str
-    api_key: str | None = None
+    api_keys: tuple[str, ...] = ()
+    auth: str = ""
+    settings: dict[str, str] = field(default_factory=dict)
+    quirks: tuple[str, ...] = ()
     region: str = ""
+    jurisdiction: str = ""
+    retention: int | None = None
+    trains: bool | None = None
+    quantization: str = ""
+    capabilities: tuple[str, ...] | None = None
     costs: dict[str, dict[str, int]] = field(default_factory=dict)
+    models: dict[str, ModelFacts] = field(default_factory=dict)
+
+    @property
+    def missing(self) -> list[str]:
+        """Placeholders of the base URL that nothing fills."""
+        return [name for name in PLACEHOLDER.findall(self.base_url) if not self._filling.get(name)]
+
+    @property
+    def url(self) -> str:
+        return PLACEHOLDER.sub(lambda found: self._filling.get(found[1]) or found[0], self.base_url)
+
+    @property
+    def _filling(self) -> dict[str, str]:
+        return {"region": self.region, **self.settings}
 
 
 @dataclass(frozen=True, slots=True)

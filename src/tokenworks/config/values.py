@@ -58,6 +58,19 @@ def names(value: Any) -> list[str]:
     return [string(item) for item in value]
 
 
+def words(value: Any) -> tuple[str, ...]:
+    return tuple(names(value))
+
+
+def duration(value: Any) -> int:
+    """Seconds, or days or hours as "30d" and "24h"."""
+    if isinstance(value, str) and (match := re.fullmatch(r"(\d{1,6})([dh])", value)):
+        return int(match[1]) * (DAY if match[2] == "d" else 3600)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise Bad('must be seconds, or days or hours such as "30d" and "24h"; 0 says that nothing is kept')
+    return value
+
+
 def flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise Bad(f"must be true or false, not {type_name(value)}; write it without quotes")
@@ -127,11 +140,11 @@ def url(value: Any) -> str:
 
 
 def credential(value: Any) -> str:
-    """`env:NAME`, `file:/path` or the secret itself, which no message may repeat."""
+    """`env:NAME`, `env:A:B` for the values of both, `file:/path` or the secret itself, which no message may repeat."""
     if not isinstance(value, str):
         raise Bad(f'must be a string, not {type_name(value)}; write "env:NAME", "file:/path" or the key')
     scheme, colon, rest = value.partition(":")
-    if colon and scheme == "env" and not VARIABLE.fullmatch(rest):
+    if colon and scheme == "env" and not all(VARIABLE.fullmatch(name) for name in rest.split(":")):
         raise Bad('names no environment variable after "env:"; write "env:NAME"')
     if colon and scheme == "file" and not rest.startswith("/"):
         raise Bad('names no absolute path after "file:"; write "file:/path"')
@@ -145,6 +158,12 @@ def credential(value: Any) -> str:
 def count(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST:
         raise Bad(f"must be a whole number from 0 to {MOST}; 0 turns it off")
+    return value
+
+
+def tokens(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise Bad("must be a whole number of tokens above 0")
     return value
 
 

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokenworks.config.records import Configuration, ModelConfig, ProviderConfig
+from tokenworks.config.records import Configuration, ModelConfig, ModelFacts, ProviderConfig
 from tokenworks.control.startup import StartupError
 from tokenworks.models.catalog import Catalog
-from tokenworks.snapshot.records import LimitsRecord, PolicyRecord, TargetRecord, UpstreamRecord
-from tokenworks.snapshot.sealing import seal
+from tokenworks.snapshot.records import CredentialRecord, LimitsRecord, PolicyRecord, TargetRecord, UpstreamRecord
+from tokenworks.snapshot.sealing import fingerprint, seal
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Offer:
 def offers(configuration: Configuration, local_models: tuple[str, ...], catalog: Catalog) -> dict[str, Offer]:
     """By public name. The first one is the default model: a local one, or else the file's first."""
     named = {name: ModelConfig(name) for name in local_models} | configuration.models
-    return {name: _offer(model, catalog) for name, model in named.items()}
+    return {name: _offer(model, catalog, configuration.providers) for name, model in named.items()}
 
 
 def endpoints(configuration: Configuration, cluster_key: bytes, environment: Mapping[str, str]) -> list[UpstreamRecord]:
@@ -45,13 +45,13 @@ def costs(configuration: Configuration) -> dict[str, dict[str, int]]:
     return {f"{each.name}/{model}": rates for each in providers for model, rates in each.costs.items()}
 
 
-def _offer(model: ModelConfig, catalog: Catalog) -> Offer:
+def _offer(model: ModelConfig, catalog: Catalog, providers: Mapping[str, ProviderConfig]) -> Offer:
     weights = model.weights or model.name
     entry = catalog[weights] if weights in catalog and not model.targets else None
     limits, policy = model.limits, model.policy
     return Offer(
         name=model.name,
-        targets=tuple(_target(text) for text in model.targets),
+        targets=tuple(_target(text, providers) for text in model.targets),
         limits=LimitsRecord(limits.connect, limits.first_token, limits.idle, limits.total),
         policy=PolicyRecord(policy.retries, policy.hedge, policy.on_stream_loss, policy.breaker, policy.stream_whole),
         price=model.price,
@@ -62,33 +62,50 @@ def _offer(model: ModelConfig, catalog: Catalog) -> Offer:
     )
 
 
-def _target(text: str) -> TargetRecord:
+def _target(text: str, providers: Mapping[str, ProviderConfig]) -> TargetRecord:
     """`provider/model`; the model's own name may contain more slashes."""
     provider, _, model = text.partition("/")
-    return TargetRecord(provider, model)
-
-
-def _endpoint(provider: ProviderConfig, cluster_key: bytes, environment: Mapping[str, str]) -> UpstreamRecord:
-    secret = _credential(provider, environment)
-    return UpstreamRecord(
-        id=provider.name,
-        provider=provider.name,
-        protocols=(provider.protocol,),
-        base_url=provider.base_url,
-        credential=None if secret is None else seal(cluster_key, provider.name, secret),
-        region=provider.region,
+    facts = providers[provider].models.get(model, ModelFacts()) if provider in providers else ModelFacts()
+    return TargetRecord(
+        provider,
+        model,
+        context_length=facts.context_length,
+        quantization=facts.quantization,
+        capabilities=facts.capabilities,
     )
 
 
-def _credential(provider: ProviderConfig, environment: Mapping[str, str]) -> str | None:
-    where, text = f"[providers.{provider.name}] api_key", provider.api_key
-    if text is None:
-        return None
+def _endpoint(provider: ProviderConfig, cluster_key: bytes, environment: Mapping[str, str]) -> UpstreamRecord:
+    secrets = [_credential(provider.name, text, environment) for text in provider.api_keys]
+    return UpstreamRecord(
+        id=provider.name,
+        provider=provider.name,
+        protocols=provider.protocols,
+        base_url=provider.url,
+        credentials=tuple(
+            CredentialRecord(fingerprint(cluster_key, secret), seal(cluster_key, provider.name, secret))
+            for secret in dict.fromkeys(secrets)
+        ),
+        quirks=provider.quirks,
+        region=provider.region,
+        jurisdiction=provider.jurisdiction,
+        retention=provider.retention,
+        trains=provider.trains,
+        quantization=provider.quantization,
+        capabilities=provider.capabilities,
+        auth=provider.auth,
+        settings={"region": provider.region, **provider.settings} if provider.auth else {},
+    )
+
+
+def _credential(provider: str, text: str, environment: Mapping[str, str]) -> str:
+    where = f"[providers.{provider}] api_key"
     if text.startswith("env:"):
-        variable = text.removeprefix("env:")
-        if not environment.get(variable):
-            raise StartupError(f"{where} = {text!r}: the environment variable {variable} is not set")
-        return environment[variable]
+        variables = text.removeprefix("env:").split(":")
+        for variable in variables:
+            if not environment.get(variable):
+                raise StartupError(f"{where} = {text!r}: the environment variable {variable} is not set")
+        return ":".join(environment[variable] for variable in variables)
     if text.startswith("file:"):
         try:
             secret = Path(text.removeprefix("file:")).read_text().strip()

@@ -66,5 +66,7 @@ class Pipeline:
         async with await self._admission.hold(asked, state, targets) as hold:
             exchange.degraded, exchange.allowances = hold.degraded, hold.allowances()
             delivery = Delivery(exchange, codec, self._limits, stream=request.stream)
-            route = Route(asked, model, targets, state.upstreams, hold, first_attempt)
+            route = Route(
+                asked, model, targets, state.upstreams, hold, first_attempt, state.own_keys.get(caller.project_id)
+            )
             return await self._attempts.answer(delivery, route)

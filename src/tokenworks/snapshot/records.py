@@ -132,6 +132,10 @@ class TargetRecord(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
     """The name the upstream knows the model by."""
     costs: tuple[PriceRecord, ...] = ()
     """What its answers cost us, in the order of their dates. Empty: nobody told."""
+    context_length: int | None = None
+    """Tokens, as its upstream serves it; None: unknown. So are the next two, which replace their upstream's."""
+    quantization: str = ""
+    capabilities: tuple[str, ...] | None = None
 
     @cached_property
     def cost(self) -> Tariff:
@@ -174,19 +178,41 @@ class ModelRecord(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
         return own or tariffs["", ""]
 
 
+class CredentialRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A sealed key (snapshot.sealing). `id` tells it from others in logs and counters and nothing about the secret."""
+
+    id: str
+    sealed: bytes
+    upstream: str = ""
+    """Whose key it is, where the record does not hang on that upstream."""
+
+
+class OwnKeysRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Keys that a project brought itself: its requests to those upstreams are made with them alone."""
+
+    project_id: str
+    keys: tuple[CredentialRecord, ...]
+
+    def of(self, upstream: str) -> tuple[CredentialRecord, ...]:
+        return tuple(key for key in self.keys if key.upstream == upstream)
+
+
 class UpstreamRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """A provider's endpoint or one replica of ours.
 
     `base_url` is `http(s)://host[:port][/prefix]` or `unix:/path/to.sock`, without a trailing slash; a codec's
-    path is appended to it (openai_chat: `/chat/completions`). `credential` is sealed (snapshot.sealing).
+    path is appended to it (openai_chat: `/chat/completions`). `credentials` are used in turn.
     `quirks` are deviations of this endpoint from its protocol, by the names in gateway/upstreams/quirks.py.
+
+    The labels from `region` on are what its operator says. Unknown is a value of its own, "" or None: whoever
+    requires one of them must take it for a no.
     """
 
     id: str
     provider: str
     protocols: tuple[str, ...]
     base_url: str
-    credential: bytes | None = None
+    credentials: tuple[CredentialRecord, ...] = ()
     local: bool = False
     state: str = "ready"
     """ready | starting | restarting | draining | failed; a provider's endpoint is always ready."""
@@ -195,6 +221,21 @@ class UpstreamRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     quirks: tuple[str, ...] = ()
     region: str = ""
     """Where it answers, as its operator calls it; prices may depend on it."""
+    jurisdiction: str = ""
+    """Whose law can reach what it gets: ISO 3166 code of the country its operator answers to, or EU."""
+    retention: int | None = None
+    """Seconds for which it keeps what it was sent; 0: not at all."""
+    trains: bool | None = None
+    """Whether it may learn from it."""
+    quantization: str = ""
+    """Of the weights: bf16, fp8, int4, ..., or several with a comma."""
+    capabilities: tuple[str, ...] | None = None
+    """What its models can do, by the names of ModelRecord.capabilities."""
+    auth: str = ""
+    """How it is told the key and where its paths lie, by the names in gateway/upstreams/providers; "": as its protocol
+    says."""
+    settings: dict[str, str] = {}
+    """What that way needs to know beside the key."""
 
 
 class Full(msgspec.Struct, tag="full", frozen=True):
@@ -205,10 +246,12 @@ class Full(msgspec.Struct, tag="full", frozen=True):
     upstreams: tuple[UpstreamRecord, ...]
     limits: tuple[LimitRecord, ...] = ()
     spends: tuple[SpendRecord, ...] = ()
+    own_keys: tuple[OwnKeysRecord, ...] = ()
 
 
 class Delta(msgspec.Struct, tag="delta", frozen=True, omit_defaults=True):
-    """`removed_*` hold digests of keys, names of models, ids of upstreams, names of limits and spends."""
+    """`removed_*` hold digests of keys, names of models, ids of upstreams, names of limits and spends; of own keys, ids
+    of projects."""
 
     revision: int
     keys: tuple[KeyRecord, ...] = ()
@@ -216,11 +259,13 @@ class Delta(msgspec.Struct, tag="delta", frozen=True, omit_defaults=True):
     upstreams: tuple[UpstreamRecord, ...] = ()
     limits: tuple[LimitRecord, ...] = ()
     spends: tuple[SpendRecord, ...] = ()
+    own_keys: tuple[OwnKeysRecord, ...] = ()
     removed_keys: tuple[str, ...] = ()
     removed_models: tuple[str, ...] = ()
     removed_upstreams: tuple[str, ...] = ()
     removed_limits: tuple[str, ...] = ()
     removed_spends: tuple[str, ...] = ()
+    removed_own_keys: tuple[str, ...] = ()
 
 
 class Beat(msgspec.Struct, tag="beat", frozen=True):

@@ -69,6 +69,16 @@ def webhook_secret(cluster_key: bytes, project_id: str) -> str:
     return f"whsec_{base64.b64encode(secret).decode()}"
 
 
+def fingerprint(cluster_key: bytes, secret: str) -> str:
+    """Tells one secret from another in logs and counters; says nothing about it without the cluster key."""
+    return hmac.digest(_derive(cluster_key, b"tokenworks fingerprint 1"), secret.encode(), "sha256")[:6].hex()
+
+
+def owned(upstream: str, project_id: str) -> str:
+    """What the key that a project brought for an upstream is bound to, in the place of the upstream alone."""
+    return f"{upstream}\n{project_id}"
+
+
 def seal(cluster_key: bytes, upstream: str, secret: str) -> bytes:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # costs a gateway without credentials too much
 

@@ -14,6 +14,7 @@ from tokenworks.snapshot.records import (
     KeyRecord,
     LimitRecord,
     ModelRecord,
+    OwnKeysRecord,
     SpendRecord,
     UpstreamRecord,
 )
@@ -36,6 +37,8 @@ class State:
     """By `LimitRecord.name`."""
     spends: Mapping[str, SpendRecord] = field(default_factory=dict)
     """By `LimitRecord.name`."""
+    own_keys: Mapping[str, OwnKeysRecord] = field(default_factory=dict)
+    """By id of the project."""
 
     @classmethod
     def of(
@@ -47,6 +50,7 @@ class State:
         upstreams: Iterable[UpstreamRecord] = (),
         limits: Iterable[LimitRecord] = (),
         spends: Iterable[SpendRecord] = (),
+        own_keys: Iterable[OwnKeysRecord] = (),
     ) -> "State":
         return cls(
             revision,
@@ -55,6 +59,7 @@ class State:
             {upstream.id: upstream for upstream in upstreams},
             {limit.name: limit for limit in limits},
             {spend.name: spend for spend in spends},
+            {keys.project_id: keys for keys in own_keys},
         )
 
     def full(self) -> Full:
@@ -66,6 +71,7 @@ class State:
             tuple(self.upstreams.values()),
             tuple(self.limits.values()),
             tuple(self.spends.values()),
+            tuple(self.own_keys.values()),
         )
 
     def apply(self, frame: Frame) -> "State":
@@ -82,6 +88,7 @@ class State:
                 upstreams=frame.upstreams,
                 limits=frame.limits,
                 spends=frame.spends,
+                own_keys=frame.own_keys,
             )
         if isinstance(frame, Beat):
             if frame.revision != self.revision:
@@ -98,6 +105,7 @@ class State:
             _merge(self.upstreams, {upstream.id: upstream for upstream in frame.upstreams}, frame.removed_upstreams),
             _merge(self.limits, {limit.name: limit for limit in frame.limits}, frame.removed_limits),
             _merge(self.spends, {spend.name: spend for spend in frame.spends}, frame.removed_spends),
+            _merge(self.own_keys, {keys.project_id: keys for keys in frame.own_keys}, frame.removed_own_keys),
         )
 
 
@@ -110,11 +118,13 @@ def diff(old: State, new: State) -> Delta:
         upstreams=_changed(old.upstreams, new.upstreams),
         limits=_changed(old.limits, new.limits),
         spends=_changed(old.spends, new.spends),
+        own_keys=_changed(old.own_keys, new.own_keys),
         removed_keys=_removed(old.keys, new.keys),
         removed_models=_removed(old.models, new.models),
         removed_upstreams=_removed(old.upstreams, new.upstreams),
         removed_limits=_removed(old.limits, new.limits),
         removed_spends=_removed(old.spends, new.spends),
+        removed_own_keys=_removed(old.own_keys, new.own_keys),
     )
 
 

@@ -171,9 +171,9 @@ class _Run:
         return prepared, ignored
 
     async def _begin(self, one: Try) -> None:
-        upstream = self._route.upstreams[one.target.upstream]
+        upstream, own = self._route.upstreams[one.target.upstream], self._route.brought(one.target.upstream)
         try:
-            await one.begin(self._parts.upstreams.call(upstream, one.prepared, one.target.limits))
+            await one.begin(self._parts.upstreams.call(upstream, one.prepared, one.target.limits, own))
         except TokenworksError as error:
             if self._story is not None:
                 self._refused(one, error)

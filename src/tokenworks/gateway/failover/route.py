@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tokenworks.core.target import Target
 from tokenworks.gateway.admission.limits.hold import Hold
 from tokenworks.gateway.metering.attempt import Asked
-from tokenworks.snapshot.records import ModelRecord, UpstreamRecord
+from tokenworks.snapshot.records import ModelRecord, OwnKeysRecord, UpstreamRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,3 +19,9 @@ class Route:
     upstreams: Mapping[str, UpstreamRecord]
     hold: Hold
     first_attempt: int = 1
+    own_keys: OwnKeysRecord | None = None
+
+    def brought(self, upstream: str) -> OwnKeysRecord | None:
+        """The project's own keys, where it has any for this upstream."""
+        own = self.own_keys
+        return own if own is not None and own.of(upstream) else None

@@ -10,41 +10,32 @@ import aiohttp
 from tokenworks.client import Address
 from tokenworks.core.errors import Fault, TokenworksError, UpstreamBroken, UpstreamTimeout, UpstreamUnavailable
 from tokenworks.core.target import RouteLimits
+from tokenworks.gateway.upstreams.keyring import Keyring
 from tokenworks.gateway.upstreams.prepare import Outgoing
 from tokenworks.protocols.base import Codec
-from tokenworks.snapshot.records import UpstreamRecord
-from tokenworks.snapshot.sealing import unseal
+from tokenworks.snapshot.records import CredentialRecord, OwnKeysRecord, UpstreamRecord
 
 KEEP_ALIVE_SECONDS = 4.0
 """Below the 5 s after which common servers close an idle connection: a request never meets that close half-way."""
+_HEADERS = {"content-type": "application/json", "accept-encoding": "identity"}
 LARGEST_ERROR = 64 * 1024
 LARGEST_ANSWER = 64 * 1024 * 1024
 
 
 class _Endpoint:
-    """One upstream's connections and headers. `limits` are of the calls, not of the endpoint."""
+    """One upstream's connections."""
 
-    def __init__(self, record: UpstreamRecord, cluster_key: bytes) -> None:
+    def __init__(self, record: UpstreamRecord) -> None:
         self.record = record
         self.address = Address.parse(record.base_url)
-        self._credential = None
-        if record.credential is not None:
-            self._credential = unseal(cluster_key, record.id, record.credential)
-        self._headers: dict[str, dict[str, str]] = {}
         self.session = aiohttp.ClientSession(
             connector=_connector(self.address),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=True,
         )
 
-    def headers(self, outgoing: Outgoing) -> dict[str, str]:
-        codec = outgoing.codec
-        known = self._headers.get(codec.name)
-        if known is None:
-            own = codec.headers(self._credential) if self._credential is not None else {}
-            known = {"content-type": "application/json", "accept-encoding": "identity", **own}
-            self._headers[codec.name] = known
-        return {**known, **outgoing.headers} if outgoing.headers else known
+    def url(self, outgoing: Outgoing) -> str:
+        return f"{self.address.origin}{outgoing.path}" if outgoing.rooted else self.address.url(outgoing.path)
 
 
 def _connector(address: Address) -> aiohttp.BaseConnector:
@@ -58,23 +49,21 @@ class Upstreams:
 
     def __init__(self, cluster_key: bytes) -> None:
         self.in_flight: Counter[str] = Counter()
-        self._cluster_key = cluster_key
+        self.keyring = Keyring(cluster_key)
         self._endpoints: dict[str, _Endpoint] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
-    async def call(self, upstream: UpstreamRecord, outgoing: Outgoing, limits: RouteLimits) -> AsyncIterator["Answer"]:
-        """An answer that began with 200. Any other becomes the error it stands for."""
-        endpoint = self._endpoint(upstream)
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=limits.connect)
-        url = f"{endpoint.address.origin}{outgoing.path}" if outgoing.rooted else endpoint.address.url(outgoing.path)
+    async def call(
+        self, upstream: UpstreamRecord, outgoing: Outgoing, limits: RouteLimits, own: OwnKeysRecord | None = None
+    ) -> AsyncIterator["Answer"]:
+        """An answer that began with 200. Any other becomes the error it stands for, once no key is left to try.
+
+        `own`: the keys of a project that brought its own for this upstream; ours are not used then.
+        """
         self.in_flight[upstream.id] += 1
         try:
-            async with endpoint.session.post(
-                url, data=outgoing.body, headers=endpoint.headers(outgoing), timeout=timeout, allow_redirects=False
-            ) as response:
-                if response.status != 200:
-                    raise await _read_error(response, outgoing.codec, upstream.provider)
+            async with await self._begin(upstream, outgoing, limits, own) as response:
                 yield Answer(response, upstream.provider)
         except aiohttp.ConnectionTimeoutError as error:
             raise UpstreamTimeout(
@@ -89,14 +78,45 @@ class Upstreams:
             if not self.in_flight[upstream.id]:
                 del self.in_flight[upstream.id]
 
+    async def _begin(
+        self, upstream: UpstreamRecord, outgoing: Outgoing, limits: RouteLimits, own: OwnKeysRecord | None
+    ) -> aiohttp.ClientResponse:
+        endpoint = self._endpoint(upstream)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=limits.connect)
+        keys = self.keyring.usable(upstream.credentials if own is None else own.of(upstream.id))
+        for position in range(max(len(keys), 1)):
+            key = keys[position] if keys else None
+            response = await endpoint.session.post(
+                endpoint.url(outgoing),
+                data=outgoing.body,
+                headers=self._headers(upstream, outgoing, key, own),
+                timeout=timeout,
+                allow_redirects=False,
+            )
+            if response.status == 200:
+                return response
+            async with response:
+                error = await _read_error(response, outgoing.codec, upstream.provider)
+            if own is not None and error.fault is Fault.CREDENTIAL:
+                error.args = (f"{upstream.provider} refused the key that your project brought for it.",)
+                error.message = error.args[0]
+            if key is None or not self.keyring.failed(key, upstream, error) or position == len(keys) - 1:
+                break
+        raise error
+
+    def _headers(
+        self, upstream: UpstreamRecord, outgoing: Outgoing, key: CredentialRecord | None, own: OwnKeysRecord | None
+    ) -> dict[str, str]:
+        told = outgoing.codec.headers(self.keyring.secret(key, upstream, own)) if key is not None else {}
+        return {**_HEADERS, **told, **outgoing.headers}
+
     def _endpoint(self, record: UpstreamRecord) -> _Endpoint:
         known = self._endpoints.get(record.id)
         if known is not None:
-            old = known.record
-            if (old.base_url, old.credential) == (record.base_url, record.credential):
+            if known.record.base_url == record.base_url:
                 return known
             self._retire(known)
-        endpoint = self._endpoints[record.id] = _Endpoint(record, self._cluster_key)
+        endpoint = self._endpoints[record.id] = _Endpoint(record)
         return endpoint
 
     def _retire(self, endpoint: _Endpoint) -> None:
