@@ -102,7 +102,10 @@ def test_a_whole_answer(client: Anthropic, gateway: Any) -> None:
     sent = gateway.upstream.seen[-1]
     assert sent.body["messages"] == [{"role": "system", "content": "Be terse."}, {"role": "user", "content": "Hi"}]
     assert sent.body["max_tokens"] == 50
-    assert gateway.control.settled(message._request_id).usage.output == 9
+    settled = gateway.control.settled(message._request_id)
+    assert settled.usage.output == 9
+    assert usage.model_extra is not None
+    assert usage.model_extra["cost_nano_usd"] == settled.charge == 8 * 150 + 4 * 75 + 9 * 600
 
 
 def test_the_stream_helper_collects_what_the_whole_answer_says(client: Anthropic, gateway: Any) -> None:
@@ -357,6 +360,7 @@ def test_the_same_protocol_passes_through_with_our_key_and_the_upstreams_model(c
         extra_headers={"anthropic-beta": "some-preview"},
         extra_body={"something_new": {"x": 1}},
     ) as stream:
+        ends = [event.usage for event in stream if event.type == "message_delta"]
         message = stream.get_final_message()
     assert message.content[0].to_dict() == {"type": "thinking", "thinking": "Hm", "signature": "EqQB=="}
     seen = gateway.upstream.seen[-1]
@@ -370,8 +374,11 @@ def test_the_same_protocol_passes_through_with_our_key_and_the_upstreams_model(c
     assert headers["anthropic-beta"] == "some-preview"
     assert "authorization" not in headers
     assert stream.request_id is not None
-    usage = gateway.control.settled(stream.request_id).usage
+    settled = gateway.control.settled(stream.request_id)
+    usage = settled.usage
     assert (usage.input, usage.cached_input, usage.cache_write, usage.output) == (5, 100, 20, 7)
+    assert [end.model_extra and end.model_extra["cost_nano_usd"] for end in ends] == [settled.charge]
+    assert settled.charge == 25 * 150 + 100 * 75 + 7 * 600
 
 
 def test_a_chat_client_reaches_an_upstream_of_messages(gateway: Any) -> None:

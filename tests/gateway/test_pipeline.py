@@ -65,6 +65,10 @@ def test_a_whole_answer_passes_through_and_is_billed(gateway: Any) -> None:
     assert (settled.outcome, settled.usage.input, settled.usage.output) == ("completed", 12, 3)
     assert settled.charge == (12 * 150_000_000 + 3 * 600_000_000) // 1_000_000
     assert not settled.estimated
+    assert (settled.price, settled.cost_price) == ("price_1", "")
+    assert reply.headers["x-tokenworks-cost-nano-usd"] == str(settled.charge) == "3600"
+    assert reply.headers["x-tokenworks-request-id"] == request_id
+    assert (reply.json["usage"]["cost"], reply.json["usage"]["cost_nano_usd"]) == (0.0000036, 3600)
     opened = gateway.control.opened(request_id)
     assert (opened.model, opened.upstream_model, opened.project_id) == ("assistant", "model-1", "proj_1")
 
@@ -89,6 +93,9 @@ def test_a_stream_ends_with_usage_when_asked(gateway: Any) -> None:
     last = json.loads(reply.body.split(b"\n\n")[-3][6:])
     assert last["choices"] == []
     assert last["usage"]["completion_tokens"] == 3
+    settled = gateway.control.settled(reply.headers["x-request-id"])
+    assert last["usage"]["cost_nano_usd"] == settled.charge == 8 * 150 + 4 * 75 + 3 * 600
+    assert last["usage"]["cost"] == settled.charge / 1e9
 
 
 @pytest.mark.parametrize(

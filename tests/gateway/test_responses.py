@@ -324,9 +324,10 @@ def read(stream: bytes, **members: Any) -> list[Any]:
 def test_the_same_protocol_passes_through_under_our_own_id(gateway: Any, client: openai.OpenAI) -> None:
     gateway.upstream.script = streaming(native())
     request: Any = {"model": "answers", "input": "Hi", "store": False, "tools": [{"type": "web_search"}]}
+    paid = {**DONE, "usage": {**DONE["usage"], "cost": 3.3e-06, "cost_nano_usd": 3300}}
     with client.responses.with_streaming_response.create(**request, stream=True) as response:
         ours = f"resp_{response.headers['x-request-id']}"
-        assert read(response.read()) == read(b"".join(native()), id=ours, **KEPT_HERE)
+        assert read(response.read()) == read(b"".join(native(paid)), id=ours, **KEPT_HERE)
         settled = gateway.control.settled(response.headers["x-request-id"])
     assert gateway.upstream.seen[0].path == "/v1/responses"
     assert gateway.upstream.seen[0].body == {**request, "model": "model-r", "stream": True}
@@ -334,7 +335,8 @@ def test_the_same_protocol_passes_through_under_our_own_id(gateway: Any, client:
     gateway.upstream.script = whole(DONE)
     raw = client.responses.with_raw_response.create(**request)
     ours = f"resp_{raw.headers['x-request-id']}"
-    assert json.loads(raw.text) == {**DONE, **KEPT_HERE, "id": ours}
+    assert json.loads(raw.text) == {**paid, **KEPT_HERE, "id": ours}
+    assert raw.headers["x-tokenworks-cost-nano-usd"] == "3300"
 
 
 def test_reasoning_that_is_stored_comes_with_its_proof(gateway: Any, client: openai.OpenAI) -> None:

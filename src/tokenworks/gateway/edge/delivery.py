@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from tokenworks.gateway.edge.exchange import JSON, Exchange
 from tokenworks.gateway.edge.headers import Answerer, of_answer
 from tokenworks.protocols.base import Codec, Failing, Observation, OwnHeaders, Padded, Relay
+from tokenworks.protocols.cost import in_answer, in_stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,10 @@ class Delivery:
             await self._start()
         await self.exchange.write(out)
 
-    async def finish(self, rest: bytes, observation: Observation) -> None:
-        """The end of a stream, or a whole answer, once it is settled."""
+    async def finish(self, rest: bytes, observation: Observation, charge: int) -> None:
+        """The end of a stream, or a whole answer, once it is settled; `charge` is what it costs, in nano-dollars."""
+        self.exchange.charge = charge
+        rest = in_stream(rest, lambda: charge) if self.stream else in_answer(rest, charge)
         if self.stream and not self.exchange.started:
             await self._start()
         if self.exchange.started:

@@ -59,6 +59,8 @@ class Exchange:
         """Why limits were applied by this gateway alone."""
         self.ended = ""
         """Why the answer was ended before the model did."""
+        self.charge: int | None = None
+        """What the answer costs its caller, in nano-dollars, once that is known."""
         self.keeper: Keeper | None = None
         self._read = False
         self._finished = False

@@ -67,7 +67,7 @@ class _Run:
                 continue
             settled = await self._settled(one)
             self._delivery.exchange.notes["output_tokens"] = settled.usage.output
-            await self._delivery.finish(rest, one.attempt.observation)
+            await self._delivery.finish(rest, one.attempt.observation, settled.charge)
             return settled
 
     async def _begun(self, target: Target) -> Try:

@@ -13,6 +13,7 @@ from tokenworks.gateway.upstreams.http import Answer
 from tokenworks.gateway.upstreams.prepare import Prepared
 from tokenworks.gateway.upstreams.watchdog import Watchdog
 from tokenworks.protocols.base import Ending
+from tokenworks.protocols.cost import in_stream
 from tokenworks.protocols.translation import Translation
 
 MOST_REMEMBERED = 4 * 1024 * 1024
@@ -131,7 +132,12 @@ class Try:
             self._passed_bytes += len(chunk)
             if self._passed_bytes > MOST_REMEMBERED:
                 self.passed = None
-        return out
+        if self.attempt.observation.usage is None:  # what the beginning of a stream says is no total
+            return out
+        return in_stream(out, self._charge)
+
+    def _charge(self) -> int:
+        return self.attempt.charge
 
     def _progressed(self) -> bool:
         deltas = self.attempt.observation.deltas

@@ -220,6 +220,11 @@ class Attempt:
         return self.settled
 
     @property
+    def charge(self) -> int:
+        """What the caller would pay if the answer ended here, in nano-dollars."""
+        return self._charge(self.usage)
+
+    @property
     def tier(self) -> str:
         """At which it was answered, as far as the upstream tells, or else as it was asked."""
         told = self.observation.service_tier
