@@ -90,3 +90,13 @@ def test_a_short_wait_is_told_to_the_millisecond_and_clients_keep_it(gateway: An
     refused = next(reply for reply in iter(lambda: ask(gateway), None) if reply.status_code == 429)
     assert int(refused.headers["retry-after-ms"]) <= 2000
     assert refused.headers["retry-after"] in ("1", "2")
+
+
+def test_a_budget_that_is_used_up_is_told_in_each_familys_way(gateway: Any, limited: Any) -> None:
+    limited(LimitRecord("key", KEY_ID, None, "spend_nano_usd", 1, period="total"))
+    paths = ("/v1/chat/completions", "/v1/messages", "/inference/v1/chat/completions")
+    told = {path: ask(gateway, path) for path in paths}
+    assert [reply.status_code for reply in told.values()] == [429, 402, 402]
+    assert all(reply.headers["x-should-retry"] == "false" for reply in told.values())
+    assert told["/v1/chat/completions"].json()["error"]["type"] == "insufficient_quota"
+    assert told["/v1/messages"].json()["error"]["type"] == "billing_error"

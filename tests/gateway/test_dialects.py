@@ -102,6 +102,13 @@ def test_clients_are_told_when_to_come_back(gateway: Any) -> None:
     assert send(gateway, "/v1/chat/completions", {}).headers["x-should-retry"] == "false"
 
 
+def test_every_answer_says_whose_it_is(gateway: Any) -> None:
+    for path, name in (("/v1/chat/completions", "openai-organization"), ("/v1/messages", "anthropic-organization-id")):
+        headers = send(gateway, path, {"max_tokens": 9}).headers
+        assert (headers[name], headers["openai-version"]) == ("org_1", "2020-10-01")
+    assert "openai-organization" not in send(gateway, "/v1/models", None, authorization="Bearer sk-none").headers
+
+
 def test_every_answer_is_named_and_timed(gateway: Any) -> None:
     for told in (send(gateway, "/v1/chat/completions", {}), send(gateway, "/v1/chat/completions", {"model": "none"})):
         assert told.headers["x-request-id"] == told.headers["request-id"]

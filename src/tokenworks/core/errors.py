@@ -137,6 +137,11 @@ class LimitReached(CallerError):
     allowance: Allowance | None = None
     """What is left of the limit that has no room."""
 
+    @property
+    def is_quota(self) -> bool:
+        """A budget is used up: it is about money, not about speed."""
+        return self.code == "insufficient_quota"
+
 
 class UpstreamError(TokenworksError):
     status = 502

@@ -37,6 +37,7 @@ class Keys:
             raise Unauthenticated(f"The API key is not valid. {_REMEDY}")
         # A key is 256 random bits, so a fast hash is enough, and looking its digest up leaks nothing by its timing.
         record = await self._valid(sha256(secret).hexdigest())
+        exchange.organization = record.organization_id
         if record.scopes is not None and scope is not None and scope not in record.scopes:
             raise PermissionDenied(
                 f"This API key may not be used for {scope}, only for {', '.join(record.scopes)}.", code="scope_denied"

@@ -49,6 +49,8 @@ class Exchange:
         self.started = False
         self._arrived = time.perf_counter()
         self.status = 0
+        self.organization = ""
+        """Whose key it was, once that is known."""
         self.allowances: Sequence[Allowance] = ()
         """What is left of the caller's limits, this request counted."""
         self.notes: dict[str, Any] = {}

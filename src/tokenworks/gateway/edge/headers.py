@@ -20,6 +20,9 @@ _ODD_IN_MODEL = re.compile(r"[^\x21-\x7e]")
 
 _REQUEST_ID = (b"x-request-id", b"request-id", b"x-tokenworks-request-id")
 """Each family's clients look for it under another name."""
+_ORGANIZATION = (b"openai-organization", b"anthropic-organization-id")
+_VERSION = (b"openai-version", b"2020-10-01")
+"""Of the protocol: the only one that there ever was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,10 @@ def of_answer(exchange: Exchange, answerer: Answerer | None = None) -> list[Head
     request_id = exchange.request_id.encode()
     headers = [(name, request_id) for name in _REQUEST_ID]
     headers.append((b"openai-processing-ms", str(round(exchange.age() * 1000)).encode()))
+    headers.append(_VERSION)
+    if exchange.organization:
+        organization = exchange.organization.encode()
+        headers += [(name, organization) for name in _ORGANIZATION]
     if exchange.allowances and isinstance(exchange.codec, TellsAllowances):
         headers += exchange.codec.allowance_headers(exchange.allowances)
     if exchange.degraded:

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from tokenworks.core.errors import ContextLengthExceeded, TokenworksError, UpstreamOverloaded
+from tokenworks.core.errors import ContextLengthExceeded, LimitReached, TokenworksError, UpstreamOverloaded
 from tokenworks.protocols.anthropic_messages import types as wire
 from tokenworks.protocols.openai_chat import errors as other
 
@@ -26,7 +26,7 @@ _STATUSES = {kind: status for status, kind in _TYPES.items()} | {"invalid_reques
 def error_status(error: TokenworksError) -> int:
     if isinstance(error, UpstreamOverloaded):
         return _OVERLOADED
-    return _BILLING if error.code == "insufficient_quota" else error.status
+    return _BILLING if isinstance(error, LimitReached) and error.is_quota else error.status
 
 
 def encode_error(error: TokenworksError) -> bytes:

@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
+from tokenworks.core.errors import LimitReached, TokenworksError
 from tokenworks.core.events import Event, Timing
 from tokenworks.core.request import Request
 from tokenworks.core.usage import Usage
@@ -43,6 +44,9 @@ class Measured:
     """The part of both codecs that tells measurements in headers: of whole answers only, a stream's begin too early."""
 
     allowance_headers = staticmethod(fireworks_headers)
+
+    def error_status(self, error: TokenworksError) -> int:
+        return 402 if isinstance(error, LimitReached) and error.is_quota else error.status
 
     def answer_headers(self, observation: Observation) -> list[tuple[bytes, bytes]]:
         if observation.usage is None or observation.clock is None:

@@ -40,6 +40,8 @@ def encode_stream_error(error: TokenworksError) -> bytes:
 
 def _type(error: TokenworksError) -> str:
     match error:
+        case LimitReached(is_quota=True):
+            return error.code
         case LimitReached():
             return "rate_limit_error"
         case PermissionDenied():
