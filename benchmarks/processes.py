@@ -1,6 +1,7 @@
 """The processes a benchmark needs, each pinned to a core: nginx, wrk and our own planes."""
 
 import contextlib
+import http.client
 import json
 import os
 import re
@@ -12,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,16 +59,16 @@ def process(command: list[str], core: int | None, log: Path) -> Iterator["subpro
                 running.wait()
 
 
-def wait_http(url: str, seconds: float = 60.0, status: int = 200) -> float:
-    """Seconds until `url` answered with `status`."""
+def wait_http(url: str, seconds: float = 60.0, status: int = 200, *, answered: bool = False) -> float:
+    """Seconds until `url` answered with `status`, or with `answered` with any."""
     begun = time.perf_counter()
     while time.perf_counter() - begun < seconds:
         with contextlib.suppress(urllib.error.URLError, OSError):
             try:
-                answered = urllib.request.urlopen(url, timeout=5).status
+                told = urllib.request.urlopen(url, timeout=5).status
             except urllib.error.HTTPError as error:
-                answered = error.code
-            if answered == status:
+                told = error.code
+            if answered or told == status:
                 return time.perf_counter() - begun
         time.sleep(0.01)
     sys.exit(f"{url} did not answer {status} within {seconds} s")
@@ -111,12 +112,42 @@ class Load:
     refused: int
 
 
-def wrk(url: str, connections: int, seconds: int, directory: Path, *, key: str = "", stream: bool = False) -> Load:
+def wait_post(url: str, key: str, headers: Mapping[str, str], seconds: float = 120.0) -> None:
+    """Until a real request is answered."""
+    sent = {"content-type": "application/json", "authorization": f"Bearer {key}", **headers}
+    body = json.dumps(BODY).encode()
+    host, slash, path = url.removeprefix("http://").partition("/")
+    begun, last = time.perf_counter(), ""
+    while time.perf_counter() - begun < seconds:
+        # Not urllib, whose `Connection: close` one of the gateways passes on and stumbles over.
+        connection = http.client.HTTPConnection(host, timeout=20)
+        with contextlib.suppress(OSError, http.client.HTTPException), contextlib.closing(connection):
+            connection.request("POST", slash + path, body, sent)
+            answer = connection.getresponse()
+            text = answer.read()
+            if answer.status == 200:
+                return
+            last = f"{answer.status} {text[:300].decode(errors='replace')}"
+        time.sleep(0.02)
+    sys.exit(f"{url} did not answer within {seconds} s: {last}")
+
+
+def wrk(
+    url: str,
+    connections: int,
+    seconds: int,
+    directory: Path,
+    *,
+    key: str = "",
+    stream: bool = False,
+    headers: Mapping[str, str] | None = None,
+) -> Load:
     body = json.dumps({**BODY, "stream": True} if stream else BODY)
+    more = "".join(f'wrk.headers["{name}"]="{value}"\n' for name, value in (headers or {}).items())
     script = directory / f"{secrets.token_hex(4)}.lua"
     script.write_text(
         f'wrk.method="POST"\nwrk.headers["Content-Type"]="application/json"\n'
-        f'wrk.headers["Authorization"]="Bearer {key}"\nwrk.body=[[{body}]]\n'
+        f'wrk.headers["Authorization"]="Bearer {key}"\n{more}wrk.body=[[{body}]]\n'
     )
     command = ["taskset", "-c", str(LOAD_CORE), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency"]
     out = subprocess.run([*command, "-s", str(script), url], capture_output=True, text=True, check=True).stdout

@@ -37,8 +37,8 @@ class Streaming(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.received += data
         head, end, body = self.received.partition(b"\r\n\r\n")
-        length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]) if end else 1
-        if len(body) >= length:
+        _, sized, length = head.lower().partition(b"content-length: ")
+        if end and (len(body) >= int(length.split(b"\r\n")[0]) if sized else body.endswith(b"0\r\n\r\n")):
             self.received = b""
             self.transport.write(HEAD)
             self.send(0)
