@@ -15,6 +15,7 @@ from tokenworks.gateway.admission.keys import Keys
 from tokenworks.gateway.admission.limits.admit import Admission
 from tokenworks.gateway.admission.limits.base import LimitStore
 from tokenworks.gateway.admission.limits.memory import MemoryStore
+from tokenworks.gateway.admission.limits.valkey import ValkeyStore
 from tokenworks.gateway.answers.catalog import Catalog
 from tokenworks.gateway.answers.intake import Intake
 from tokenworks.gateway.answers.predictions import DEPLOYMENTS, Predictions
@@ -249,13 +250,9 @@ def _proxies(text: str) -> tuple[Network, ...]:
 
 
 def _limit_store(where: str, timeout: float) -> LimitStore:
-    """`memory`, or the URL of a Valkey/Redis server. ValueError names what is missing."""
+    """`memory`, or the URL of a Valkey/Redis server. ValueError when it is neither."""
     if where == "memory":
         return MemoryStore()
-    try:
-        from tokenworks.gateway.admission.limits.valkey import ValkeyStore
-    except ImportError as error:
-        raise ValueError("--limits with a URL needs the extra: pip install 'tokenworks[valkey]'") from error
     return ValkeyStore(where, timeout=timeout)
 
 

@@ -34,7 +34,7 @@ class KeyRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where it may be used from, in CIDR notation. None: from everywhere."""
 
 
-class LimitRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+class LimitRecord(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
     """At most `limit` of one kind, in a window of some seconds or in a period of the calendar."""
 
     scope: str
@@ -55,7 +55,7 @@ class LimitRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     offset: int = 0
     """Seconds that are added to a period's borders in UTC: -3600 for midnights one hour east of Greenwich."""
 
-    @property
+    @cached_property
     def name(self) -> str:
         """What tells it from every other limit; its own `limit`, `strict` and `offset` may change."""
         return "\t".join((self.scope, self.id, self.model or "", self.kind, str(self.window), self.period))

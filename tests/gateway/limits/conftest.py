@@ -1,5 +1,6 @@
 """A real Valkey or Redis server on a Unix socket, started by the tests."""
 
+import contextlib
 import shutil
 import subprocess
 import tempfile
@@ -52,12 +53,20 @@ def start_server(directory: Path) -> "subprocess.Popen[bytes]":
             time.sleep(0.02)
 
 
-@pytest.fixture(scope="session")
-def limit_server() -> Iterator[LimitServer]:
+@contextlib.contextmanager
+def started() -> Iterator[LimitServer]:
     with tempfile.TemporaryDirectory(prefix="tw-valkey-") as name:
         server = LimitServer(Path(name), start_server(Path(name)))
+        try:
+            yield server
+        finally:
+            server.kill()
+
+
+@pytest.fixture(scope="session")
+def limit_server() -> Iterator[LimitServer]:
+    with started() as server:
         yield server
-        server.kill()
 
 
 @pytest.fixture

@@ -158,18 +158,26 @@ class Hold:
         """Replace the hold by the usage of the attempts so far; a second time it does nothing."""
         if self._open:
             self._open = False
-            await self._keeper.end(self, {held.claim.bucket: self._actual(held.limit) for held in self.held})
+            await self._keeper.end(self, self._actual() if self.held else {})
 
-    def _actual(self, limit: LimitRecord) -> int:
-        done = [
-            attempt.settled
-            for attempt in self.attempts
-            if attempt.settled is not None and (limit.scope != "provider" or attempt.provider == limit.id)
-        ]
-        if limit.scope == "provider" and not done:
-            return 0
-        total = sum((settled.usage.usage() for settled in done), Usage())
-        return amount(limit.kind, total, sum(settled.charge for settled in done))
+    def _actual(self) -> dict[str, int]:
+        """By bucket, what the attempts took."""
+        taken: dict[str, tuple[Usage, int]] = {}
+        whole, charge = _NOTHING
+        for attempt in self.attempts:
+            if (settled := attempt.settled) is not None:
+                usage = settled.usage.usage()
+                known, paid = taken.get(attempt.provider, _NOTHING)
+                taken[attempt.provider] = (known + usage if known.total else usage, paid + settled.charge)
+                whole, charge = whole + usage if whole.total else usage, charge + settled.charge
+        actual = {}
+        for held in self.held:
+            limit = held.limit
+            if limit.scope != "provider":
+                actual[held.claim.bucket] = amount(limit.kind, whole, charge)
+            else:
+                actual[held.claim.bucket] = amount(limit.kind, *taken[limit.id]) if limit.id in taken else 0
+        return actual
 
     def _measure(self, reached: int = 0) -> None:
         """How far the answer may go before more must be reserved."""
@@ -190,6 +198,7 @@ class Hold:
         self.allowed = allowed
 
 
+_NOTHING = (Usage(), 0)
 _GROWING = frozenset({"output_tokens", "tokens", "spend_nano_usd"})
 
 

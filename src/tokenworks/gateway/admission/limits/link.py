@@ -22,6 +22,7 @@ RENEW_EVERY = 5
 MOST_OPEN_ENDS = 200_000
 """Settlements that wait for the store; beyond it the oldest are left to the expiry of their holds."""
 MOST_SEEN = 100_000
+AT_ONCE = 64
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ class StoreLink:
         self.away = ""
         self._store = store
         self._gateway_id = gateway_id
-        self._running: dict[str, list[Claim]] = {}
+        self._running: dict[str, list[tuple[list[Claim], list[Reading]]]] = {}
         self._unsettled: dict[str, dict[str, int]] = {}
         self._generation = ""
         self._gateways = 1
@@ -71,7 +72,7 @@ class StoreLink:
             raise
         self._remember(claims, decision.readings)
         if decision.refusal is None:
-            self._running[request_id] = _held(claims, decision.readings)
+            self._running[request_id] = [(claims, decision.readings)]
         return decision
 
     async def extend(self, request_id: str, claims: list[Claim]) -> Decision:
@@ -85,7 +86,7 @@ class StoreLink:
             self._lost(error.message)
             raise
         if decision.refusal is None:
-            self._running[request_id] += _held(claims, decision.readings)
+            self._running[request_id].append((claims, decision.readings))
         return decision
 
     async def settle(self, request_id: str, actual: dict[str, int]) -> None:
@@ -109,7 +110,7 @@ class StoreLink:
         if self._share is None:
             self._share = MemoryStore()
             for running, held in self._running.items():
-                leases = [claim for claim in held if claim.lease]
+                leases = [claim for claim in _granted(held) if claim.lease]
                 await self._share.reserve(running, leases, LEASE_SECONDS, force=True)
         parts = [replace(claim, limit=max(claim.limit // self._gateways, 1)) for claim in claims]
         for part in parts:
@@ -165,7 +166,7 @@ class StoreLink:
         if self._generation and pulse.generation != self._generation:
             log.warning("the limit store has lost what it knew: %d holds are reserved again", len(self._running))
             for request_id, held in list(self._running.items()):
-                await self._store.reserve(request_id, held, LEASE_SECONDS, force=True)
+                await self._store.reserve(request_id, _granted(held), LEASE_SECONDS, force=True)
         self._generation = pulse.generation
         await self._settle_all()
         if self.away:
@@ -174,10 +175,14 @@ class StoreLink:
             self._shared.clear()
 
     async def _settle_all(self) -> None:
-        for request_id, actual in list(self._unsettled.items()):
-            await self._store.settle(request_id, actual)
-            self._unsettled.pop(request_id, None)
+        waiting = list(self._unsettled.items())
+        for first in range(0, len(waiting), AT_ONCE):
+            some = waiting[first : first + AT_ONCE]
+            await asyncio.gather(*[self._store.settle(*each) for each in some])
+            for request_id, _ in some:
+                self._unsettled.pop(request_id, None)
 
 
-def _held(claims: list[Claim], readings: list[Reading]) -> list[Claim]:
-    return [replace(claim, amount=got.granted) for claim, got in zip(claims, readings, strict=True)]
+def _granted(held: list[tuple[list[Claim], list[Reading]]]) -> list[Claim]:
+    pairs = (pair for claims, readings in held for pair in zip(claims, readings, strict=True))
+    return [replace(claim, amount=got.granted) for claim, got in pairs]

@@ -4,6 +4,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from tokenworks.core.caller import Caller
 from tokenworks.core.messages import Image
@@ -166,13 +167,21 @@ def _image_tokens(task: Conversation) -> int:
 
 def _dearest(price: Price, usage: Usage, tier: str) -> int:
     """Whatever kind the tokens turn out to be, and wherever they are made."""
-    written = Usage(
-        cache_write=usage.input,
-        cache_write_1h=usage.input,
-        output=usage.output,
-        reasoning=usage.output,
-        priced_requests=1,
-    )
-    plain = Usage(input=usage.input, output=usage.output, priced_requests=1)
-    regions = {"", *(each.region for each in price.when)}
-    return max(price.charge(each, tier, region) for each in (plain, written) for region in regions)
+    regions, varies = _variants(price)
+    shapes = [Usage(input=usage.input, output=usage.output, priced_requests=1)]
+    if varies:
+        written, output = usage.input, usage.output
+        shapes.append(
+            Usage(cache_write=written, cache_write_1h=written, output=output, reasoning=output, priced_requests=1)
+        )
+    return max(price.charge(each, tier, region) for each in shapes for region in regions)
+
+
+@lru_cache(maxsize=1024)
+def _variants(price: Price) -> tuple[tuple[str, ...], bool]:
+    """Regions that have a price of their own, and whether some kinds of tokens have."""
+    kinds = set(price.rates).union(*(each.factors for each in price.when))
+    return ("", *{each.region for each in price.when if each.region}), bool(kinds & _DEARER)
+
+
+_DEARER = {"cache_write", "cache_write_1h", "reasoning"}

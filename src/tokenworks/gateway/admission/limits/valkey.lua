@@ -141,7 +141,7 @@ local function answer(refused, rebuilding, slack, wait, claims, counts, granted,
     out[#out + 1] = until_reset(now, claim[WINDOW], claim[OFFSET])
     out[#out + 1] = granted[at] or 0
   end
-  return out
+  return cmsgpack.pack(out)
 end
 
 local function grant(claims, counts, now, born)
@@ -271,7 +271,7 @@ local function renew(_, args)
   end
   redis.call('ZREMRANGEBYSCORE', 'tw:gateways', '-inf', now.lease)
   redis.call('ZADD', 'tw:gateways', now.lease + ttl, gateway)
-  return {text(born), redis.call('ZCARD', 'tw:gateways')}
+  return cmsgpack.pack({born, redis.call('ZCARD', 'tw:gateways')})
 end
 
 local function settle(_, args)

@@ -1,59 +1,48 @@
 """The limit store shared by many gateways: Valkey or Redis (7.0 or later), one server-side function per step.
 
 What the functions do is in valkey.lua. They are loaded when the server does not know them, so a flush, a failover to
-an empty server or a new version heals by itself. Not for a sharded cluster: one atomic step needs one server. Needs
-the extra `valkey`.
+an empty server or a new version heals by itself. Not for a sharded cluster: one atomic step needs one server.
 """
 
 from importlib.resources import files
-from typing import Any
 
 import msgspec
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
 
 from tokenworks.core.errors import Unavailable
 from tokenworks.gateway.admission.limits.base import LARGEST, Claim, Decision, Pulse, Reading, Refusal
+from tokenworks.gateway.admission.limits.resp import Answer, Server, ServerError, Word
 
-AWAY_ERRORS = ("LOADING", "READONLY", "MASTERDOWN", "OOM", "BUSY", "NOREPLICAS", "CLUSTERDOWN", "MISCONF")
+AWAY_ERRORS = ("LOADING", "READONLY", "MASTERDOWN", "OOM", "BUSY", "NOREPLICAS", "CLUSTERDOWN", "MISCONF", "NOAUTH")
 """Answers of a server that cannot decide now; any other is a bug of ours."""
 
-_LIBRARY = files(__package__).joinpath("valkey.lua").read_text()
+_LIBRARY = files(__package__).joinpath("valkey.lua").read_bytes()
 _pack = msgspec.msgpack.Encoder().encode
+_numbers = msgspec.msgpack.Decoder(list[int]).decode
 
 
 class ValkeyStore:
-    """`url` as redis-py takes it: redis://[:password@]host:port/db, rediss://, unix:///path. `timeout` in seconds
-    bounds every wait for the server."""
+    """`url` as resp.Server takes it. `timeout` in seconds bounds every wait for the server."""
 
     def __init__(self, url: str, *, timeout: float = 1.0) -> None:
-        self._redis: Any = Redis.from_url(
-            url,
-            socket_timeout=timeout,
-            socket_connect_timeout=timeout,
-            retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
-            decode_responses=True,
-        )
+        self._server = Server(url, timeout)
 
     async def close(self) -> None:
-        await self._redis.aclose()
+        await self._server.close()
 
     async def reserve(self, request_id: str, claims: list[Claim], ttl: float, *, force: bool = False) -> Decision:
-        arguments = (request_id, round(ttl * 1000), _encode(claims), int(force))
-        return _decision(claims, await self._call("tw_reserve_v2", *arguments))
+        answer = await self._call("tw_reserve_v2", request_id, round(ttl * 1000), _encode(claims), int(force))
+        return _decision(claims, answer)
 
     async def extend(self, request_id: str, claims: list[Claim]) -> Decision:
         try:
             return _decision(claims, await self._call("tw_extend_v2", request_id, _encode(claims)))
-        except ResponseError as error:
+        except ServerError as error:
             raise KeyError(request_id) from error
 
     async def renew(self, gateway_id: str, request_ids: list[str], ttl: float) -> Pulse:
-        generation, gateways = await self._call("tw_renew_v2", gateway_id, round(ttl * 1000), *request_ids)
-        return Pulse(generation, gateways)
+        answer = await self._call("tw_renew_v2", gateway_id, round(ttl * 1000), *request_ids)
+        generation, gateways = _numbers(answer or b"")
+        return Pulse(str(generation), gateways)
 
     async def settle(self, request_id: str, actual: dict[str, int]) -> bool:
         return bool(await self._call("tw_settle_v2", request_id, _pack(actual)))
@@ -61,24 +50,25 @@ class ValkeyStore:
     async def read(self, claims: list[Claim]) -> list[Reading]:
         return _decision(claims, await self._call("tw_read_v2", _encode(claims))).readings
 
-    async def _call(self, function: str, *arguments: Any) -> Any:
+    async def _call(self, function: str, *arguments: Word) -> bytes | None:
         try:
             return await self._command("FCALL", function, 0, *arguments)
-        except ResponseError as error:
+        except ServerError as error:
             if "Function not found" not in str(error):
                 raise
         await self._command("FUNCTION", "LOAD", "REPLACE", _LIBRARY)
         return await self._command("FCALL", function, 0, *arguments)
 
-    async def _command(self, *words: Any) -> Any:
+    async def _command(self, *words: Word) -> bytes | None:
         try:
-            return await self._redis.execute_command(*words)
-        except ResponseError as error:
+            answer: Answer = await self._server.call(*words)
+        except ServerError as error:
             if not str(error).startswith(AWAY_ERRORS):
                 raise
             raise _away() from error
-        except (RedisError, OSError, TimeoutError) as error:
+        except (OSError, TimeoutError) as error:
             raise _away() from error
+        return answer if isinstance(answer, bytes) else b"1" if answer else None
 
 
 def _away() -> Unavailable:
@@ -101,7 +91,8 @@ def _encode(claims: list[Claim]) -> bytes:
     return _pack(rows)
 
 
-def _decision(claims: list[Claim], answer: list[int]) -> Decision:
+def _decision(claims: list[Claim], packed: bytes | None) -> Decision:
+    answer = _numbers(packed or b"")
     at, rebuilding, pending, wait = answer[:4]
     readings = [
         Reading(answer[n], None if answer[n + 1] < 0 else answer[n + 1] / 1000, answer[n + 2])
