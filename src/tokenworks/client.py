@@ -132,8 +132,15 @@ class Client:
     async def get(self, path: str, params: Query | None = None) -> Any:
         return await self._json("GET", path, params=params)
 
-    async def post(self, path: str, body: Any = None, *, timeout: float | None = None) -> Any:
-        return await self._json("POST", path, body=body, timeout=timeout)
+    async def post(
+        self,
+        path: str,
+        body: Any = None,
+        *,
+        timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        return await self._json("POST", path, body=body, timeout=timeout, headers=headers)
 
     async def put(self, path: str, body: Any = None) -> Any:
         return await self._json("PUT", path, body=body)
@@ -177,8 +184,9 @@ class Client:
         body: Any = None,
         params: Query | None = None,
         timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Any:
-        raw = await self._read(method, path, body=body, params=params, timeout=timeout)
+        raw = await self._read(method, path, body=body, params=params, timeout=timeout, headers=headers)
         if not raw:
             return None
         try:
@@ -195,9 +203,10 @@ class Client:
         body: Any = None,
         params: Query | None = None,
         timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> bytes:
         limits = aiohttp.ClientTimeout(total=timeout or self._timeout, sock_connect=CONNECT_TIMEOUT)
-        async with self._open(method, path, body, params, None, limits, check=True) as response:
+        async with self._open(method, path, body, params, headers, limits, check=True) as response:
             return await response.read()
 
     @asynccontextmanager

@@ -16,6 +16,7 @@ COMMANDS = {
     "models": "models",
     "keys": "keys",
     "usage": "usage",
+    "billing": "billing",
     "organizations": "tenants",
     "projects": "tenants",
     "users": "people",

@@ -35,6 +35,7 @@ LAST_USED_SECONDS = 60
 _LIMITS = {
     "/internal/v1/journal/": JOURNAL_LIMIT,
     "/admin/v1/prices/import": 16 * 1024 * 1024,
+    "/admin/v1/billing/reconciliations": 16 * 1024 * 1024,
     f"{ANSWERS}/": LARGEST_SAVE,
     LEASE_PATH: LARGEST_CALL,
 }

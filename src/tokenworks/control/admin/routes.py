@@ -11,7 +11,7 @@ from tokenworks.control.admin import (
     usage,
     webhook_endpoints,
 )
-from tokenworks.control.admin.billing import balance, credit, invoices, payments, transactions
+from tokenworks.control.admin.billing import balance, credit, invoices, payments, reconciliation, transactions
 from tokenworks.control.admin.organization import (
     admin_api_keys,
     audit_logs,
@@ -53,6 +53,7 @@ SLICES = (
     credit,
     payments,
     invoices,
+    reconciliation,
     receipts,
 )
 ROUTERS = tuple(slice_.router for slice_ in SLICES)

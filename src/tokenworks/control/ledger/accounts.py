@@ -4,6 +4,7 @@ A `Transfer` takes its amount from one account to another, so whatever is posted
 account received: money we hold, or are owed, or spent; credits are where it came from: what we owe, or earned.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -54,6 +55,11 @@ class Transfer:
     debit: Account
     credit: Account
     amount: int
+
+
+def effect(transfers: Iterable[Transfer]) -> int:
+    """What they do to the balance."""
+    return sum(each.amount * ((each.credit is Account.CREDIT) - (each.debit is Account.CREDIT)) for each in transfers)
 
 
 def grant(amount: int) -> list[Transfer]:

@@ -8,6 +8,8 @@ from tokenworks.gateway.edge.exchange import Exchange
 
 PREFIXES = ("/admin/", "/v1/organization/", "/docs", "/openapi.json", "/webhooks/")
 BODY_BYTES = 1024 * 1024
+IMPORT_BYTES = 16 * 1024 * 1024
+_IMPORTS = ("/admin/v1/prices/import", "/admin/v1/billing/reconciliations")
 _PASSED = {b"authorization", b"content-type", b"accept", b"idempotency-key", b"stripe-signature"}
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "content-type", "server", "date"}
 
@@ -20,7 +22,8 @@ class Forward:
     async def __call__(self, exchange: Exchange) -> None:
         if self._session is None:
             self._session = aiohttp.ClientSession(connector=self._control.connector())
-        body = await exchange.read_body(BODY_BYTES, 30.0)
+        limit = IMPORT_BYTES if exchange.path in _IMPORTS else BODY_BYTES
+        body = await exchange.read_body(limit, 30.0)
         headers = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in exchange.headers if name in _PASSED
         }

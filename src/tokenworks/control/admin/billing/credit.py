@@ -52,7 +52,7 @@ class Posted(BaseModel):
     organization_id: str
     sequence: int
     kind: Kind
-    amount: Money
+    amount: Money = Field(description="What it did to the balance.")
     new: bool = Field(description="False: this idempotency key had posted it before.")
     balance: Money = Field(description="After it.")
 
@@ -191,7 +191,7 @@ async def shown(change: Change, made: Transaction, posted: ledger.Posted) -> Pos
         organization_id=made.organization_id,
         sequence=posted.sequence,
         kind=made.kind,
-        amount=money(made.transfers[0].amount),
+        amount=money(accounts.effect(made.transfers)),
         new=posted.new,
         balance=money(balances.owed(Account.CREDIT)),
     )

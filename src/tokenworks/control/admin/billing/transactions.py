@@ -12,7 +12,7 @@ from tokenworks.control.access import ReadBilling, WriteBilling
 from tokenworks.control.admin.billing.shapes import Money, OrganizationId, book_of, money
 from tokenworks.control.admin.organization.shapes import missing
 from tokenworks.control.changes import changing
-from tokenworks.control.ledger.accounts import Account, Kind, Transfer
+from tokenworks.control.ledger.accounts import Account, Kind, Transfer, effect
 from tokenworks.control.services import ServicesDep
 from tokenworks.control.storage import ledger, proofs
 
@@ -141,15 +141,12 @@ async def rebuild(services: ServicesDep, actor: WriteBilling) -> Check:
 
 def _shape(row: Row[Any], transfers: list[Transfer], *, all_accounts: bool) -> Transaction:
     shown = [each for each in transfers if all_accounts or not {each.debit, each.credit} & NOT_FOR_CUSTOMERS]
-    balance = sum(
-        each.amount * ((each.credit is Account.CREDIT) - (each.debit is Account.CREDIT)) for each in transfers
-    )
     return Transaction(
         organization_id=row.organization_id,
         sequence=row.sequence,
         at=row.at_ns // 1_000_000_000,
         kind=row.kind,
-        amount=money(balance),
+        amount=money(effect(transfers)),
         entries=[Entry(debit=each.debit, credit=each.credit, amount=money(each.amount)) for each in shown],
         memo=row.memo,
         reference=row.reference,
