@@ -63,9 +63,23 @@ class LlamaServer:
         return b'"finish_reason":"length"' in body and body.rstrip().endswith(b"[DONE]")
 
 
-@pytest.fixture(params=["echo", "llama_server"])
+class Llama:
+    path = "/worker/v1/generate"
+    socket = staticmethod(LlamaServer.socket)
+    kill = staticmethod(LlamaServer.kill)
+    complete = staticmethod(Echo.complete)
+
+    def __init__(self, weights: Path) -> None:
+        self.arguments = ("--model", "m", "--engine", "llama", "--weights", f"file:{weights}")
+        self.arguments += ("--option", "slots=4", "--option", "context=1024")
+        self.body = {"prompts": ["Once upon a time"], "max_tokens": 80, "sampling": {"ignore_eos": True}}
+
+
+@pytest.fixture(params=["echo", "llama", "llama_server"])
 def kind(request: pytest.FixtureRequest) -> Any:
-    return Echo() if request.param == "echo" else LlamaServer(request.getfixturevalue("smollm2"))
+    if request.param == "echo":
+        return Echo()
+    return {"llama": Llama, "llama_server": LlamaServer}[request.param](request.getfixturevalue("smollm2"))
 
 
 def ask(worker: Any, kind: Any) -> bytes:

@@ -41,7 +41,7 @@ def test_a_failing_start_is_told_and_tried_again(
     weights.write_bytes(smollm2.read_bytes()[:4_000_000])
     control.until_beat(lambda beat: beat["state"] == "failed" and "exited with code" in beat["reason"])
     lines = [json.loads(line) for line in worker.log.read_text().splitlines()]
-    assert any("is no GGUF file; llama_server serves only those; next try in" in line["event"] for line in lines)
+    assert any("is no GGUF file; this engine serves only those; next try in" in line["event"] for line in lines)
     whole = home / "whole.gguf"
     whole.symlink_to(smollm2)
     whole.rename(weights)

@@ -95,6 +95,8 @@ class Request:
     `unusual` tells that the body asks in a way that only some hosts of its protocol know: engines of ours get it anew.
     `timed` asks for a `Timing` with the answer. `batch` tells that it is a line of a batch.
     `may_end` tells that the gateway may have to end the answer before the model does.
+    `timed` asks for a `Timing` with the answer. `batch` tells that it is a line of a batch. `tenant` is the project of
+    the caller: engines of ours give tenants fair shares and keep what they computed for one from all others.
     """
 
     model: str
@@ -119,4 +121,5 @@ class Request:
     timed: bool = False
     batch: bool = False
     may_end: bool = False
+    tenant: str = ""
     options: dict[str, Any] = field(default_factory=dict)

@@ -59,6 +59,7 @@ class Pipeline:
             codec = exchange.codec = find_codec(request.protocol)
         state = self._snapshot.state
         request.model = request.model or default_model(type(request.task), caller, state).name
+        request.tenant = caller.project_id
         exchange.notes |= {"key_id": caller.key_id, "model": request.model, "stream": request.stream}
         targets = plan(request, caller, state, self._upstreams.in_flight)
         exchange.notes["metered_model"] = request.model

@@ -1,5 +1,7 @@
 """What a neutral request says arrives at the worker whole."""
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -110,3 +112,15 @@ def test_template_arguments_that_are_no_object_are_refused_by_name() -> None:
     with pytest.raises(InvalidRequest) as refused:
         sent(Request("m", task, "openai_chat", options={"chat_template_kwargs": b"[1]"}))
     assert refused.value.param == "chat_template_kwargs"
+
+
+def test_whose_request_it_is_and_how_urgent() -> None:
+    def asked(**more: Any) -> tuple[str, str]:
+        found = sent(Request("public", Prompts(["a"]), "openai_chat", tenant="project", **more))
+        return found.tenant, found.priority
+
+    assert asked() == ("project", "standard")
+    assert asked(service_tier="auto") == ("project", "standard")
+    assert asked(service_tier="priority") == ("project", "interactive")
+    assert asked(service_tier="flex") == ("project", "batch")
+    assert asked(service_tier="priority", batch=True) == ("project", "batch")

@@ -64,7 +64,7 @@ def test_a_conversation_with_tools() -> None:
 
 
 def test_the_shipped_template_renders_tools() -> None:
-    folder = resources.files("tokenworks.worker.engines").joinpath("llama_server", "templates")
+    folder = resources.files("tokenworks.worker.engines").joinpath("templates")
     template = Template(folder.joinpath("smollm2.jinja").read_text(encoding="utf-8"))
     text = template.render(TURN, [TOOL]).text
     assert f'<tool_call>\n{{"name": "weather", "arguments": {RAW}}}\n</tool_call>' in text

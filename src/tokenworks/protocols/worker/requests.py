@@ -13,6 +13,8 @@ from tokenworks.protocols.openai_chat.requests import TEMPLATE_ARGUMENTS
 from tokenworks.protocols.validation import decode
 from tokenworks.protocols.worker import types as wire
 
+_PRIORITIES = {"priority": "interactive", "flex": "batch"}
+"""Of service tiers, as callers know them; any other is standard."""
 _ENCODE = msgspec.json.Encoder().encode
 _ARGUMENTS = msgspec.json.Decoder(dict[str, Any])
 
@@ -44,6 +46,8 @@ def encode_request(request: Request, model: str, *, stream: bool) -> bytes:
             thinking=_thinking(request.reasoning),
             template_arguments=_template_arguments(request),
             rank=wire.Ranking(rank.query, tuple(rank.documents), rank.top_n) if rank else None,
+            tenant=request.tenant,
+            priority="batch" if request.batch else _PRIORITIES.get(request.service_tier or "", "standard"),
         )
     )
 

@@ -98,6 +98,14 @@ class GenerateRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """Further variables of the chat template."""
     rank: Ranking | None = None
     """To be answered by a `Ranked` for each document, in falling order of the score."""
+    tenant: str = ""
+    """Whose request it is: tenants get fair shares, and nothing that is computed for one is used for another."""
+    priority: str = "standard"
+    """interactive | standard | batch."""
+    resume: tuple[tuple[int, ...], ...] = ()
+    """For each choice, tokens of it that were already given: the answer goes on after them."""
+    deadline: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    """Seconds from now after which nobody wants the answer any more."""
 
 
 class Logprob(msgspec.Struct, frozen=True, array_like=True):

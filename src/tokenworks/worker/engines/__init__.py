@@ -9,6 +9,7 @@ from tokenworks.worker.engines.base import Engine, OptionError
 
 ENGINES = {
     "echo": "tokenworks.worker.engines.echo.engine:Echo",
+    "llama": "tokenworks.worker.engines.llama.engine:Llama",
     "llama_server": "tokenworks.worker.engines.llama_server.engine:LlamaServer",
 }
 

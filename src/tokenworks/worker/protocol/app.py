@@ -48,6 +48,7 @@ class WorkerProtocol:
             "detokenize": ("POST", self._detokenize),
             "render": ("POST", self._render),
             "health": ("GET", self._health),
+            "progress": ("GET", self._progress),
             "metrics": ("GET", self._render_metrics),
             "drain": ("POST", self._begin_drain),
         }
@@ -119,6 +120,11 @@ class WorkerProtocol:
         except (EngineFailed, EngineDied, TimeoutError) as error:
             raise Unavailable(f"The engine does not answer: {error or 'no token in time'}.") from error
         await answer_json(send, 200, {"status": "ok", "model": self._engine.setup.model, "version": wire.VERSION})
+
+    async def _progress(self, receive: Receive, send: Send) -> None:
+        """A number that moves with every forward pass, and how many requests are being answered."""
+        body = {"progress": await self._engine.progress(), "running": await self._engine.in_flight()}
+        await answer_json(send, 200, body)
 
     async def _render_metrics(self, receive: Receive, send: Send) -> None:
         await answer(send, 200, await self._metrics.render(), CONTENT_TYPE)

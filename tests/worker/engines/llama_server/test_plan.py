@@ -11,8 +11,8 @@ import pytest
 
 from tokenworks.client import Address
 from tokenworks.worker.engines.base import EngineFailed, OptionError, Setup
+from tokenworks.worker.engines.gguf import Metadata
 from tokenworks.worker.engines.llama_server.engine import LlamaServer
-from tokenworks.worker.engines.llama_server.gguf import Metadata
 from tokenworks.worker.engines.llama_server.plan import Options, Plan, context_per_slot
 
 GIB = 1 << 30

@@ -8,8 +8,8 @@ from random import Random
 
 from tokenworks.protocols.worker import types as wire
 from tokenworks.worker.engines.echo import schemas
-from tokenworks.worker.engines.echo.stops import StopFinder
 from tokenworks.worker.engines.echo.words import Vocabulary, split
+from tokenworks.worker.stops import StopFinder
 
 
 class Choice:

@@ -9,18 +9,17 @@ from typing import Any
 import msgspec
 
 from tokenworks.client import Client, ClientError
+from tokenworks.worker.engines import machine
 from tokenworks.worker.engines.base import Description, EngineFailed, OptionError, Setup, read_options
-from tokenworks.worker.engines.llama_server.gguf import NotGGUF, read_metadata
+from tokenworks.worker.engines.gguf import NotGGUF, read_metadata
 from tokenworks.worker.engines.llama_server.plan import (
     DEFAULT_CONTEXT,
     Options,
     Plan,
     context_per_slot,
-    machine_memory,
-    template_text,
-    threads,
 )
 from tokenworks.worker.engines.server import ServerEngine
+from tokenworks.worker.engines.shipped import template_text
 from tokenworks.worker.sockets import host_and_port
 
 QUIRKS = (
@@ -72,7 +71,7 @@ class LlamaServer(ServerEngine):
             metadata = read_metadata(weights)
         except (OSError, NotGGUF) as error:
             raise EngineFailed(str(error)) from error
-        self._context = context_per_slot(self.options, metadata, self.setup.context_length, machine_memory())
+        self._context = context_per_slot(self.options, metadata, self.setup.context_length, machine.memory())
         self._weights = weights
         return [sys.executable, "-m", f"{__package__}.child"]
 
@@ -89,7 +88,7 @@ class LlamaServer(ServerEngine):
             port=port,
             slots=options.slots,
             context=self._context or DEFAULT_CONTEXT,
-            threads=threads(options),
+            threads=machine.threads(options.threads),
             poll=options.poll,
             batch=options.batch,
             ubatch=options.ubatch,

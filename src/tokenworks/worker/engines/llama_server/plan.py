@@ -2,15 +2,11 @@
 in docs/decisions/0002-llama-server-settings.md.
 """
 
-import os
-from importlib import resources
-from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
-from tokenworks.worker.engines.base import OptionError
-from tokenworks.worker.engines.llama_server.gguf import Metadata
+from tokenworks.worker.engines.gguf import Metadata
 
 DEFAULT_SLOTS = 16
 DEFAULT_CONTEXT = 4096
@@ -72,33 +68,3 @@ def context_per_slot(options: Options, metadata: Metadata, known: int | None, me
         affordable = memory // CACHE_SHARE // options.slots // per_token // 256 * 256
         context = min(context, max(affordable, SMALLEST_CONTEXT))
     return context
-
-
-def threads(options: Options) -> int:
-    """All cores up to four; beyond that one is left to the processes around the engine."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return options.threads or (cores if cores <= 4 else cores - 1)
-
-
-def machine_memory() -> int:
-    """Bytes that this process may use: the machine's, or its control group's limit."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-    except OSError:
-        return total
-    return min(total, int(limit)) if limit.isdigit() else total
-
-
-def template_text(name: str) -> str:
-    """OptionError for a name that is neither shipped nor a file."""
-    shipped = resources.files(__package__).joinpath("templates")
-    known = sorted(item.name.removesuffix(".jinja") for item in shipped.iterdir() if item.name.endswith(".jinja"))
-    if name in known:
-        return shipped.joinpath(f"{name}.jinja").read_text(encoding="utf-8")
-    try:
-        return Path(name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise OptionError(
-            f"--option chat_template={name}: neither a shipped template ({', '.join(known)}) nor a readable file"
-        ) from error

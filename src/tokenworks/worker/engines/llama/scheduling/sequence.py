@@ -4,7 +4,7 @@ from collections.abc import Sequence as Row
 from dataclasses import dataclass, field
 from enum import IntEnum
 from math import inf
-from typing import Protocol
+from typing import Any, Protocol
 
 Key = tuple[str, str]
 """(tenant salt, adapter): keys and values are never used under another one."""
@@ -50,7 +50,7 @@ class Kernel(Protocol):
         """A copy of these positions."""
         ...
 
-    def load(self, slot: int, parts: Row[Stored]) -> None:
+    def load(self, slot: int, parts: Row[Any]) -> None:
         """Fills the empty slot with positions 0 to the parts' length."""
         ...
 

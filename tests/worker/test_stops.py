@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenworks.worker.engines.echo.stops import StopFinder
+from tokenworks.worker.stops import StopFinder
 
 
 def run(pieces: list[str], stops: list[str]) -> tuple[str, str | None]:

@@ -54,7 +54,7 @@ def read_metadata(path: Path) -> Metadata:
     """NotGGUF, or OSError when the file cannot be read. Long arrays (the vocabulary) are left out."""
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
-            raise NotGGUF(f"{path} is no GGUF file; llama_server serves only those")
+            raise NotGGUF(f"{path} is no GGUF file; this engine serves only those")
         try:
             version, _tensors, count = struct.unpack("<IQQ", file.read(20))
             if not 2 <= version <= 3 or count > MOST_KEYS:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tokenworks.worker.engines.llama_server.gguf import NotGGUF, read_metadata
+from tokenworks.worker.engines.gguf import NotGGUF, read_metadata
 
 
 def test_the_default_weights(smollm2: Path) -> None:

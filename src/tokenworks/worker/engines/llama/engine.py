@@ -1,0 +1,99 @@
+"""The worker's side: it plans, starts and watches the child that computes, and calls it by the worker protocol."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tokenworks.client import Client, ClientError
+from tokenworks.protocols.worker import types as wire
+from tokenworks.worker.engines import machine
+from tokenworks.worker.engines.base import Description, EngineFailed, Setup, read_options
+from tokenworks.worker.engines.gguf import NotGGUF, read_metadata
+from tokenworks.worker.engines.llama.options import Options, Plan, cache, context
+from tokenworks.worker.engines.server import ServerEngine
+from tokenworks.worker.engines.shipped import template_text
+
+GENERATES = ("tools", "json_schema")
+ANSWER_LIMIT = 600.0
+"""Seconds; the supervisor has its own, shorter ones."""
+
+
+class Llama(ServerEngine):
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        self.options = read_options(Options, setup.options)
+        name = self.options.chat_template
+        self._template = template_text(name) if name is not None else None
+        self._context: int | None = None
+        self._weights: Path | None = None
+
+    def describe(self) -> Description:
+        address = self.address
+        return Description(
+            protocols=("worker",),
+            base_url=f"unix:{address.socket}|{wire.PREFIX}" if address.socket else f"{address.origin}{wire.PREFIX}",
+            capabilities=tuple(dict.fromkeys((*self.setup.capabilities, *GENERATES))),
+            context_length=self._context,
+            max_output=self.setup.max_output,
+        )
+
+    def command(self, weights: Path | None) -> list[str]:
+        if weights is None:
+            raise EngineFailed("this engine needs --weights")
+        try:
+            metadata = read_metadata(weights)
+        except (OSError, NotGGUF) as error:
+            raise EngineFailed(str(error)) from error
+        self._context = context(self.options, metadata, self.setup.context_length, machine.memory())
+        self._weights = weights
+        return [sys.executable, "-m", f"{__package__}.child"]
+
+    def told(self) -> bytes:
+        return msgspec.json.encode(self.plan()) + b"\n"
+
+    def plan(self) -> Plan:
+        options, setup = self.options, self.setup
+        return Plan(
+            model=setup.model,
+            weights=str(self._weights),
+            address=str(self.address),
+            slots=options.slots,
+            context=self._context or 0,
+            threads=machine.threads(options.threads),
+            batch=options.batch,
+            step=options.step,
+            queue=options.queue,
+            cache=cache(options, machine.memory()),
+            gpu_layers=options.gpu_layers,
+            template=self._template,
+            parent=os.getpid(),
+            capabilities=setup.capabilities,
+            max_output=setup.max_output,
+            token=setup.token,
+        )
+
+    async def probe(self) -> None:
+        await self._call("health")
+
+    async def progress(self) -> float:
+        return float((await self._call("progress"))["progress"])
+
+    async def in_flight(self) -> int:
+        return int((await self._call("progress"))["running"])
+
+    async def metrics(self) -> str:
+        async with Client(self.address, token=self.setup.token, timeout=ANSWER_LIMIT) as client:
+            try:
+                return (await client.get_bytes(f"{wire.PREFIX}/metrics")).decode()
+            except ClientError as error:
+                raise EngineFailed(error.message) from error
+
+    async def _call(self, path: str) -> Any:
+        async with Client(self.address, token=self.setup.token, timeout=ANSWER_LIMIT) as client:
+            try:
+                return await client.get(f"{wire.PREFIX}/{path}")
+            except ClientError as error:
+                raise EngineFailed(error.message) from error

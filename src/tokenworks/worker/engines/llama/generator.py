@@ -1,0 +1,158 @@
+"""The engine behind the worker protocol, in the process that holds the weights. See runner.py for its thread."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenworks.core.errors import InvalidRequest, Unavailable
+from tokenworks.protocols.worker import types as wire
+from tokenworks.worker.chat.template import BadTemplate, Template
+from tokenworks.worker.engines.base import EngineFailed, Setup
+from tokenworks.worker.engines.generating import Batch, EngineDied, GeneratingEngine
+from tokenworks.worker.engines.llama.answer import Answer
+from tokenworks.worker.engines.llama.binding import BindingError
+from tokenworks.worker.engines.llama.choice import Choice
+from tokenworks.worker.engines.llama.grammar import Grammars
+from tokenworks.worker.engines.llama.intake import Given, Intake
+from tokenworks.worker.engines.llama.kernel import Kernel, KernelFailed
+from tokenworks.worker.engines.llama.model import LoadFailed, Model
+from tokenworks.worker.engines.llama.options import SMALLEST_STEP, Plan
+from tokenworks.worker.engines.llama.pace import Pace
+from tokenworks.worker.engines.llama.runner import Runner
+from tokenworks.worker.engines.llama.scheduling.prefixes import Prefixes
+from tokenworks.worker.engines.llama.scheduling.scheduler import Scheduler
+
+PROBE = wire.GenerateRequest(prompts=("ping",), max_tokens=1, priority="interactive")
+
+
+class Generator(GeneratingEngine):
+    needs_weights = True
+
+    def __init__(self, setup: Setup, plan: Plan) -> None:
+        super().__init__(setup)
+        self._plan = plan
+        self._answers = itertools.count(1)
+        self._model: Model | None = None
+        self._kernel: Kernel | None = None
+        self._runner: Runner | None = None
+        self._intake: Intake | None = None
+
+    @property
+    def runner(self) -> Runner:
+        """Unavailable while there is none."""
+        if self._runner is None or not self.alive():
+            raise Unavailable("The engine is restarting.", retry_after=1.0)
+        return self._runner
+
+    @property
+    def intake(self) -> Intake:
+        if self._intake is None:
+            raise Unavailable("The engine is starting.", retry_after=1.0)
+        return self._intake
+
+    async def start(self, weights: Path | None) -> None:
+        self._death = asyncio.get_running_loop().create_future()
+        if weights is None:
+            raise EngineFailed("this engine needs --weights")
+        try:
+            await asyncio.to_thread(self._load, weights)
+        except (BindingError, LoadFailed, KernelFailed, BadTemplate) as error:
+            raise EngineFailed(str(error)) from error
+        assert self._kernel is not None and self._intake is not None  # noqa: S101 -- `_load` made them
+        kernel, plan = self._kernel, self._plan
+        cache = plan.cache if kernel.layout is not None else 0
+        prefixes = Prefixes(cache, self._intake.public() if cache else ())
+        least = kernel.slots + SMALLEST_STEP
+        scheduler = Scheduler(kernel, prefixes, budget=least, queue=plan.queue)
+        pace = Pace(least, max(least, min(plan.batch, kernel.batch)), plan.step)
+        self._runner = Runner(kernel, scheduler, pace, self._die)
+        self._runner.start()
+        await self.probe()
+
+    def _load(self, weights: Path) -> None:
+        plan = self._plan
+        model = self._model = Model(weights, gpu_layers=plan.gpu_layers)
+        batch = max(plan.batch, plan.slots + SMALLEST_STEP)
+        self._kernel = Kernel(model, slots=plan.slots, capacity=plan.context, batch=batch, threads=plan.threads)
+        source = plan.template if plan.template is not None else model.chat_template
+        special = [model.text_of(token) for token in sorted(model.special | model.ends)]
+        template = None
+        if source:
+            template = Template(source, bos=model.text_of(model.bos), eos=model.text_of(model.eos), special=special)
+        self._intake = Intake(model, template, Grammars(model), self._kernel.capacity)
+
+    async def stop(self) -> None:
+        await super().stop()
+        if self._runner is not None:
+            await self._runner.stop()
+            self._runner = None
+        if self._kernel is not None:
+            self._kernel.close()
+        if self._model is not None:
+            self._model.close()
+
+    async def progress(self) -> float:
+        return self._runner.steps if self._runner is not None else 0
+
+    def tokenize(self, text: str) -> list[int]:
+        return self.intake.model.tokenize(text)
+
+    def detokenize(self, ids: list[int]) -> str:
+        model = self.intake.model
+        for token in ids:
+            if not 0 <= token < model.tokens:
+                raise InvalidRequest(f"{token} is no token of this model: 0 to {model.tokens - 1}.", param="ids")
+        return b"".join(model.pieces[token] for token in ids).decode("utf-8", "replace")
+
+    def render(self, messages: Sequence[wire.Message], tools: Sequence[wire.Tool]) -> str:
+        return self.intake.render(messages, tools).text
+
+    async def generate(self, request: wire.GenerateRequest) -> AsyncGenerator[Batch, None]:
+        runner = self.runner
+        choices, prompts = await asyncio.to_thread(self.intake.choices, request)
+        answer = Answer(choices, asyncio.get_running_loop().create_future())
+        runner.submit(answer)
+        try:
+            await self._unless_dead(_accepted(answer))
+            yield [wire.Started(f"{self.setup.model}-{next(self._answers)}", self.setup.model)]
+            begin: list[wire.Event] = []
+            for choice in choices:
+                if request.echo:
+                    text = self.detokenize(prompts[choice.index // request.n].tokens)
+                    begin.append(wire.Tokens(text=text, index=choice.index))
+            if begin:
+                yield begin
+            while answer.unfinished:
+                batch = await self._unless_dead(answer.batch())
+                yield batch
+            yield [_usage(choices, prompts, request.n)]
+        finally:
+            runner.cancel(answer)
+
+    async def _unless_dead(self, work: Coroutine[Any, Any, list[wire.Event]]) -> list[wire.Event]:
+        """EngineDied when the engine dies meanwhile."""
+        waiting = asyncio.create_task(work)
+        death = asyncio.create_task(self.died())
+        try:
+            await asyncio.wait({waiting, death}, return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                raise EngineDied
+            return waiting.result()
+        finally:
+            waiting.cancel()
+            death.cancel()
+
+
+async def _accepted(answer: Answer) -> list[wire.Event]:
+    await answer.accepted
+    return []
+
+
+def _usage(choices: list[Choice], prompts: list[Given], n: int) -> wire.Usage:
+    """A prompt counts once, however many choices were made of it."""
+    first = [choice.sequence for choice in choices[::n]]
+    cached = sum(min(sequence.cached, len(prompt.tokens)) for sequence, prompt in zip(first, prompts, strict=True))
+    total = sum(len(prompt.tokens) for prompt in prompts)
+    return wire.Usage(input=total - cached, cached_input=cached, output=sum(choice.generated for choice in choices))

@@ -1,0 +1,171 @@
+"""The thread that owns the context: it takes requests in, steps while there is work, and hands events out.
+
+Everything that touches kernel, scheduler or choices runs here, one thing after the other. The event loop talks to it by
+operations in a queue, and hears of each step in one call.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from tokenworks.core.errors import LimitReached, TokenworksError, Unavailable
+from tokenworks.worker.engines.llama.answer import Answer
+from tokenworks.worker.engines.llama.choice import Choice
+from tokenworks.worker.engines.llama.kernel import Kernel, KernelFailed
+from tokenworks.worker.engines.llama.pace import Pace
+from tokenworks.worker.engines.llama.scheduling.scheduler import Refused, Scheduler
+from tokenworks.worker.engines.llama.scheduling.sequence import Outcome, Sequence, Work
+
+Operation = Callable[[], None]
+log = logging.getLogger(__name__)
+
+
+class Runner:
+    """`died` is called in the event loop with the reason when the thread cannot go on."""
+
+    def __init__(self, kernel: Kernel, scheduler: Scheduler, pace: Pace, died: Callable[[str], None]) -> None:
+        self.kernel = kernel
+        self.scheduler = scheduler
+        self._pace = pace
+        self._died = died
+        self._loop = asyncio.get_running_loop()
+        self._operations: deque[Operation] = deque()
+        self._wake = threading.Condition()
+        self._closing = False
+        self._owners: dict[Sequence, tuple[Answer, Choice]] = {}
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self.steps = 0
+        self.generated = 0
+
+    def start(self) -> None:
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """After the step that runs."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        await asyncio.to_thread(self._thread.join)
+
+    def call(self, operation: Operation) -> None:
+        """Runs it in the thread, between two steps."""
+        with self._wake:
+            self._operations.append(operation)
+            self._wake.notify()
+
+    def submit(self, answer: Answer) -> None:
+        self.call(lambda: self._submit(answer))
+
+    def cancel(self, answer: Answer) -> None:
+        self.call(lambda: self._cancel(answer))
+
+    def _run(self) -> None:
+        try:
+            while self._next():
+                if self.scheduler.has_work():
+                    self._step()
+        except KernelFailed as error:
+            self._tell(self._died, str(error))
+        except Exception as error:  # whatever it is, this engine is at its end and has to say so
+            log.exception("the engine's thread ends")
+            self._tell(self._died, f"{type(error).__name__}: {error}")
+
+    def _next(self) -> bool:
+        """Does what was asked for; waits when there is nothing to do. False at the end."""
+        with self._wake:
+            while not (self._operations or self._closing or self.scheduler.has_work()):
+                self._wake.wait()
+            if self._closing:
+                return False
+            operations = list(self._operations)
+            self._operations.clear()
+        for operation in operations:
+            operation()
+        return True
+
+    def _submit(self, answer: Answer) -> None:
+        error: TokenworksError | None = None
+        now = time.monotonic()
+        try:
+            for choice in answer.choices:
+                self.scheduler.submit(choice.sequence, now)
+                self._owners[choice.sequence] = (answer, choice)
+        except Refused as refused:
+            self._cancel(answer)
+            wait = max(1, round(refused.retry_after))
+            if refused.own:
+                error = LimitReached(
+                    f"Too many of your requests wait for this model; try again in {wait} s.", retry_after=wait
+                )
+            else:
+                error = Unavailable(f"Too many requests wait for this model; try again in {wait} s.", retry_after=wait)
+        self._tell(answer.accept, error)
+
+    def _cancel(self, answer: Answer) -> None:
+        for choice in answer.choices:
+            if self._owners.pop(choice.sequence, None) is not None:
+                self.scheduler.cancel(choice.sequence)
+
+    def _step(self) -> None:
+        begun = time.monotonic()
+        scheduler = self.scheduler
+        scheduler.budget = self._pace.budget
+        works = scheduler.plan(begun)
+        outcomes: list[Outcome] = []
+        if works:
+            for group in self.kernel.passes(works):
+                outcomes += self._compute(group)
+        seconds = time.monotonic() - begun
+        scheduler.commit(outcomes, seconds)
+        self.steps += 1
+        self._pace.add(sum(work.end - work.begin for work in works), seconds)
+        self._hand_out(outcomes)
+
+    def _compute(self, works: list[Work]) -> list[Outcome]:
+        outcomes = []
+        for work, rows in zip(works, self.kernel.compute(works), strict=True):
+            if rows is None:
+                outcomes.append(Outcome(work, []))
+                continue
+            outcome = self._owners[work.sequence][1].take(work, rows)
+            if outcome.accepted < len(work.drafts) and not outcome.ended:
+                self.kernel.cut(work.sequence.slot, work.end + outcome.accepted)
+            outcomes.append(outcome)
+        return outcomes
+
+    def _hand_out(self, outcomes: list[Outcome]) -> None:
+        """One call into the event loop for all that this step brought."""
+        handed: list[tuple[Answer, list[object], TokenworksError | None]] = []
+        for outcome in outcomes:
+            sequence = outcome.work.sequence
+            if not outcome.tokens and not outcome.ended:
+                continue
+            answer, choice = self._owners[sequence]
+            self.generated += len(outcome.tokens)
+            events: list[object] = list(choice.events)
+            choice.events.clear()
+            error = None
+            if outcome.ended:
+                del self._owners[sequence]
+                if choice.failed:
+                    error = TokenworksError(f"The answer cannot go on: {choice.failed}", code="grammar_error")
+            handed.append((answer, events, error))
+        for sequence in self.scheduler.overdue:
+            answer, _ = self._owners.pop(sequence)
+            self._cancel(answer)
+            handed.append((answer, [], Unavailable("The request's deadline has passed.", code="deadline_exceeded")))
+        self.scheduler.overdue.clear()
+        if handed:
+            self._tell(_deliver, handed)
+
+    def _tell(self, what: Callable[..., object], *arguments: object) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(what, *arguments)
+
+
+def _deliver(handed: list[tuple[Answer, list[object], TokenworksError | None]]) -> None:
+    for answer, events, error in handed:
+        answer.deliver(events, error)  # type: ignore[arg-type]
