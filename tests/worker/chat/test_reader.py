@@ -256,7 +256,7 @@ BARE_VALUES = st.recursive(
 
 
 @given(st.dictionaries(st.text("abc_1", min_size=1, max_size=4), BARE_VALUES, max_size=4), st.integers(1, 9))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_calls_that_are_not_json_become_the_same_json(arguments: dict[str, object], length: int) -> None:
     for family, opener, quote, closer in (
         (GEMMA, "<|tool_call>", '<|"|>', "<tool_call|>"),
@@ -315,10 +315,14 @@ def test_arguments_come_while_they_are_written() -> None:
         ("[TOOL_CALLS] [ARGS] [THINK] [/THINK]", formats.BRACKETS, Thoughts("[THINK]", "[/THINK]")),
         ("<|tool_call> <|channel>thought <channel|>", formats.BARE, Thoughts("<|channel>thought", "<channel|>")),
         ("<start_function_call>", formats.ESCAPED, None),
-        ("<|im_start|>", formats.TOOL_CALL, None),
     ],
 )
 def test_the_template_tells_the_format(source: str, calls: formats.CallFormat, thoughts: Thoughts | None) -> None:
     found = of_template(source)
     assert found == Format(calls, thoughts)
     assert set(calls.openers) <= set(found.markers)
+
+
+@pytest.mark.parametrize("source", ["<|im_start|>", "<tool_call>{{ name }}<arg_key>"])
+def test_a_format_that_is_not_known_is_told_to_be_ours(source: str) -> None:
+    assert of_template(source) == Format(formats.TOOL_CALL, None, native=False)

@@ -158,3 +158,25 @@ def test_a_forced_call_is_read_as_one() -> None:
     assert reader.calls == 1
     with pytest.raises(ValueError, match="no such tool"):
         forced(template.format, [TOOL], "never")
+
+
+def test_what_the_user_says_right_after_a_tool_is_told_with_its_result() -> None:
+    strict = (
+        "{% for m in messages %}{% if m.role == 'user' and loop.index0 and messages[loop.index0 - 1].role == 'tool' %}"
+        "{{ raise_exception('nobody speaks after a tool') }}{% endif %}{{ m.role }}: {{ m.content }}\n"
+        "{% for call in m.tool_calls or [] %}[TOOL_CALLS]{{ call.function.name }}{% endfor %}{% endfor %}"
+    )
+    text = Template(strict).render([*TURN, Message("user", "And now?")]).text
+    assert text.endswith("tool: sunny\n\nAnd now?\n")
+
+
+def test_templates_that_take_arguments_as_text_and_cannot_do_without_tools() -> None:
+    source = (
+        "{% for tool in tools %}{{ tool.function.name }};{% endfor %}{% for m in messages %}{{ m.content }}"
+        "{% for call in m.tool_calls or [] %}{{ '<tool_call>' + call.function.name + call.function.arguments }}"
+        "{% endfor %}{% endfor %}"
+    )
+    template = Template(source)
+    assert template.abilities.calls
+    assert template.render(TURN).text == f"Weather?<tool_call>weather{RAW}sunny"
+    assert template.render(TURN, [TOOL]).text.startswith("weather;Weather?")

@@ -33,8 +33,11 @@ class Thoughts:
 
 @dataclass(frozen=True, slots=True)
 class Format:
+    """`native`: the template itself tells the model of tools in this way."""
+
     calls: CallFormat
     thoughts: Thoughts | None = None
+    native: bool = True
 
     @property
     def markers(self) -> Collection[str]:
@@ -84,6 +87,8 @@ _BY_MARKER = (
     ("<|python_tag|>", PYTHON_TAG),
     ("<|start_header_id|>", PYTHON_TAG),
 )
+_NOT_READ = ("<arg_key>", "<invoke name=", "recipient")
+"""Other ways of writing calls, between markers of which some look like ours."""
 _THOUGHTS = (
     Thoughts("<|channel>thought", "<channel|>"),
     Thoughts("<think>", "</think>"),
@@ -96,7 +101,11 @@ _THOUGHTS = (
 
 
 def of_template(source: str) -> Format:
-    """A template that knows no tools gets them described as TOOL_CALL has it; see template.py."""
-    calls = next((calls for marker, calls in _BY_MARKER if marker in source), TOOL_CALL)
+    """A template that knows no tools, or writes calls in a way that is not read here, gets them described as TOOL_CALL
+    has it; see template.py."""
+    known = next((calls for marker, calls in _BY_MARKER if marker in source), None)
+    if any(marker in source for marker in _NOT_READ):
+        known = None
     # The closing marker alone is enough: a template that only cuts earlier reasoning out shows it.
-    return Format(calls, next((found for found in _THOUGHTS if found.close in source), None))
+    thoughts = next((found for found in _THOUGHTS if found.close in source), None)
+    return Format(known or TOOL_CALL, thoughts, known is not None)

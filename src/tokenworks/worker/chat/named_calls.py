@@ -7,7 +7,10 @@ from tokenworks.worker.chat.json_calls import JSONCalls
 from tokenworks.worker.chat.scanner import Value
 
 CALL_ID, ARGS = "[CALL_ID]", "[ARGS]"
-_HEAD = re.compile(r"\s*(?P<name>[^\s\[\]{}]+?)\s*(?:\[CALL_ID\]\s*(?P<id>[^\s\[\]{}]+)\s*)?(?:\[ARGS\])?\s*(?=\{)")
+_HEAD = re.compile(
+    r"\s{0,32}(?P<name>[^\s\[\]{}]{1,256}?)\s{0,32}"
+    r"(?:\[CALL_ID\]\s{0,32}(?P<id>[^\s\[\]{}]{1,64})\s{0,32})?(?:\[ARGS\])?\s{0,32}(?=\{)"
+)
 LONGEST_HEAD = 512
 
 
@@ -30,10 +33,7 @@ class NamedCall(Body):
     def _head(self) -> bool:
         head = _HEAD.match(self.text)
         if head is None:
-            if "{" in self.text or len(self.text) > LONGEST_HEAD:
-                self.take(len(self.text))
-                return self.give_up()
-            return False
+            return self.give_up() if "{" in self.text or len(self.text) > LONGEST_HEAD else False
         self.take(head.end())
         self.begin(head["name"], head["id"])
         self._scan = Value()

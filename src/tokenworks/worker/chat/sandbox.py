@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import partial
+from string import Formatter
 from typing import Any, NoReturn
 
 from jinja2 import TemplateError, nodes
@@ -24,7 +25,7 @@ LARGEST_RANGE = 100_000
 LARGEST_INDENT = 16
 _FILTERS = """abs batch capitalize count d default dictsort e escape first float groupby int items last length list
 lower map max min reject rejectattr reverse round select selectattr slice sort sum title trim unique upper"""
-"""Of Jinja's own; the rest (`center`, `indent`, `format`, ...) makes much of little or has no place in a prompt."""
+"""Of Jinja's own; the rest (`center`, `format`, `wordwrap`, ...) makes much of little or has no place in a prompt."""
 _TEXT_METHODS = """capitalize count endswith find index isalnum isalpha isdecimal isdigit islower isspace isupper join
 lower lstrip partition removeprefix removesuffix replace rfind rindex rpartition rsplit rstrip split splitlines
 startswith strip title upper"""
@@ -63,8 +64,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
         extensions: list[type[Extension] | str] = [loopcontrols, _Generation]
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=extensions, finalize=_bounded)
         self.filters = {name: self.filters[name] for name in _FILTERS.split()} | {
+            "indent": _indent,
             "join": _join_filter,
             "replace": _replace_filter,
+            "safe": lambda value: value,
             "string": lambda value: str(_bounded(value)),
             "tojson": _tojson,
         }
@@ -111,12 +114,16 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """The operator `~`."""
         return str(_bounded("".join(str(_bounded(text)) for text in texts)))
 
-    def wrap_str_format(self, value: Any) -> None:
-        """`format` is no method of texts here: its widths are a way to make much of little."""
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        """`format` fills plain places only: widths are a way to make much of little, and members a way out."""
+        text = getattr(value, "__self__", None)
+        return partial(_format, text) if isinstance(text, str) and value.__name__ == "format" else None
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         if isinstance(obj, str):
             return attr in self._text_methods
+        if isinstance(obj, list) and attr == "append":
+            return True  # to lists of this one rendering
         return super().is_safe_attribute(obj, attr, value)
 
     def call(self, context: Context, obj: Any, *args: Any, **kwargs: Any) -> Any:
@@ -193,6 +200,21 @@ def _replace(text: str, old: str, new: str, count: int = -1) -> str:
 
 def _replace_filter(text: str, old: str, new: str, count: int = -1) -> str:
     return _replace(str(text), str(old), str(new), count)
+
+
+def _format(text: str, *values: Any, **named: Any) -> str:
+    for _, field, spec, conversion in Formatter().parse(text):
+        if spec or conversion or (field and not field.isidentifier() and not field.isdigit()):
+            raise SecurityError("format fills plain places only in a chat template")
+    filled = [str(_bounded(value)) for value in values]
+    return str(_bounded(text.format(*filled, **{name: str(_bounded(value)) for name, value in named.items()})))
+
+
+def _indent(text: str, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
+    space = width if isinstance(width, str) else " " * width if width <= LARGEST_INDENT else ""
+    lines = str(text).split("\n")
+    indented = [space + line if line or blank else line for line in lines]
+    return str(_bounded("\n".join(indented if first else [lines[0], *indented[1:]])))
 
 
 def _join_filter(values: Iterable[Any], separator: str = "", attribute: str | int | None = None) -> str:

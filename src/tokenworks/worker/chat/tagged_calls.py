@@ -1,6 +1,7 @@
 """Calls written with tags: `<function=NAME>{...}</function>`, or each argument in a tag of its own."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,8 @@ from tokenworks.worker.chat.scanner import Value
 
 FUNCTION, FUNCTION_END = "<function=", "</function>"
 PARAMETER, PARAMETER_END = "<parameter=", "</parameter>"
+
+_NAME_ENDS = re.compile(r"[>\n<]")
 
 Schemas = Mapping[str, Mapping[str, Any]]
 """The JSON schema of each function's arguments, by its name."""
@@ -27,10 +30,12 @@ class TaggedCall(Body):
         self._separator = "{"
 
     def first(self) -> bool:
-        end = self.text.find(">")
-        if end < 0:
-            return self.give_up() if "\n" in self.text else False
-        name = self.take(end + 1)[:-1].strip().strip('"')
+        end = _NAME_ENDS.search(self.text)
+        if end is None:
+            return False
+        if end[0] != ">":
+            return self.give_up()
+        name = self.take(end.end())[:-1].strip().strip('"')
         self._properties = self._schemas.get(name, {}).get("properties") or {}
         self.begin(name)
         self.step = self._inside

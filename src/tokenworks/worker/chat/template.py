@@ -14,6 +14,7 @@ from tokenworks.worker.chat.formats import Format, of_template
 from tokenworks.worker.chat.sandbox import Exhausted, RawJSON, Refused, Sandbox
 from tokenworks.worker.chat.special import Guard
 from tokenworks.worker.chat.wording import (
+    after_results,
     described,
     merged,
     offered,
@@ -71,6 +72,8 @@ class Template:
         self._given = {"bos_token": bos, "eos_token": eos}
         self._guard = Guard(special)
         self._short_ids = "tool_call" in source and f"!= {_SHORT_ID}" in source
+        self._no_tools: list[Any] | None = None
+        self._text_arguments = False
         self.format: Format = of_template(source)
         self.abilities = self._find_abilities(source)
 
@@ -103,8 +106,12 @@ class Template:
             try:
                 return self._run(messages, tools, values)
             except Refused:
-                # Many templates insist that user and assistant take turns.
-                return self._run(merged(messages), tools, values)
+                # Many templates insist that user and assistant take turns, some that nobody speaks after a tool.
+                joined = merged(messages)
+                try:
+                    return self._run(joined, tools, values)
+                except Refused:
+                    return self._run(after_results(joined), tools, values)
         except Refused as error:
             raise InvalidRequest(f"The model's chat template refuses this: {error}", param="messages") from error
         except Exhausted as error:
@@ -115,7 +122,8 @@ class Template:
     def _run(self, messages: list[Message], tools: Sequence[Tool], values: dict[str, Any]) -> str:
         turned = [self._message(message) for message in messages]
         values = {**self._given, "add_generation_prompt": True, **values}
-        values |= {"messages": turned, "tools": [offered(tool) for tool in tools] or None}
+        offers = [offered(tool) for tool in tools] or self._no_tools
+        values |= {"messages": turned, "tools": offers, "xml_tools": offers}
         return self._sandbox.run(self._compiled, values)
 
     def _message(self, message: Message) -> dict[str, Any]:
@@ -140,6 +148,8 @@ class Template:
     def _arguments(self, text: str) -> Any:
         """An object, as templates expect it, that is written again as the model wrote it."""
         hidden = self._guard.hide(text)
+        if self._text_arguments:
+            return hidden
         try:
             values = _DECODE(hidden)
         except (msgspec.DecodeError, UnicodeEncodeError):
@@ -176,29 +186,34 @@ class Template:
 
     def _find_abilities(self, source: str) -> Abilities:
         user = {"role": "user", "content": "probe-user"}
+        if "probe-user" not in self._try([user]):
+            self._no_tools = []
         if "probe-user" not in (plain := self._try([user])):
             raise BadTemplate(f"the chat template renders no conversation: {self._failure or repr(plain[:200])}")
-        call = {"name": _PROBE.name, "arguments": RawJSON('{"probe": 1}', {"probe": 1})}
-        said = {
-            "role": "assistant",
-            "content": "",
-            "tool_calls": [{"type": "function", "id": _PROBE_ID, "function": call}],
-        }
-        result = {"role": "tool", "content": "probe-result", "tool_call_id": _PROBE_ID, "name": _PROBE.name}
-        called = self._try([user, said, result])
+        arguments = '{"probe": 1}'
+        called = self._called(user, RawJSON(arguments, {"probe": 1}))
+        if _PROBE.name not in called and arguments in (with_text := self._called(user, arguments)):
+            self._text_arguments, called = True, with_text
+        native, offers = self.format.native, [offered(_PROBE)]
         off = self._try([user], enable_thinking=False) if "enable_thinking" in source else plain
         return Abilities(
             system="probe-system" in self._try([{"role": "system", "content": "probe-system"}, user]),
-            tools=_PROBE.name in self._try([user], tools=[offered(_PROBE)]),
-            calls=_PROBE.name in called,
-            results="probe-result" in called,
+            tools=native and _PROBE.name in self._try([user], tools=offers, xml_tools=offers),
+            calls=native and _PROBE.name in called,
+            results=native and "probe-result" in called,
             thinking=off != self._try([user], enable_thinking=True),
         )
+
+    def _called(self, user: dict[str, Any], arguments: RawJSON | str) -> str:
+        call = {"type": "function", "id": _PROBE_ID, "function": {"name": _PROBE.name, "arguments": arguments}}
+        said = {"role": "assistant", "content": "", "tool_calls": [call]}
+        result = {"role": "tool", "content": "probe-result", "tool_call_id": _PROBE_ID, "name": _PROBE.name}
+        return self._try([user, said, result])
 
     _failure = ""
 
     def _try(self, messages: list[dict[str, Any]], **values: Any) -> str:
-        given = {**self._given, "add_generation_prompt": True, "tools": None, "messages": messages} | values
+        given = {**self._given, "add_generation_prompt": True, "tools": self._no_tools, "messages": messages} | values
         try:
             return self._sandbox.run(self._compiled, given)
         except (Refused, Exhausted, TemplateError) as error:

@@ -74,3 +74,15 @@ def merged(messages: list[Message]) -> list[Message]:
             first = Message(first.role, content, first.name, reasoning)
         found.append(first)
     return found
+
+
+def after_results(messages: list[Message]) -> list[Message]:
+    """What the user says right after a tool's result is told with it."""
+    found: list[Message] = []
+    for message in messages:
+        before = found[-1] if found else None
+        if before is not None and before.role == "tool" and message.role == "user":
+            found[-1] = Message("tool", f"{before.content}\n\n{message.content}", before.name, call_id=before.call_id)
+        else:
+            found.append(message)
+    return found
