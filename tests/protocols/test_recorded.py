@@ -71,6 +71,7 @@ def plain(events: list[Event]) -> list[dict[str, Any]]:
             row = {"event": type(event).__name__, **dataclasses.asdict(event)}
             if row.get("service_tier", "") is None:  # few hosts tell it
                 del row["service_tier"]
+            row.pop("prompt", None)  # a stream tells it at its beginning, and again at its end
             if isinstance(event, UsageReport):
                 row["usage"] = {kind: count for kind, count in row["usage"].items() if count or kind in USUAL_KINDS}
             rows.append(row)

@@ -26,11 +26,13 @@ class TokenLogprob:
 
 @dataclass(slots=True)
 class Started:
-    """The upstream accepted: its own response id, the model that really answers, and at which tier where it says so."""
+    """The upstream accepted: its own response id, the model that really answers, and at which tier where it says so.
+    `prompt` is what it says already of its input."""
 
     id: str
     model: str
     service_tier: str | None = None
+    prompt: Usage | None = None
 
 
 @dataclass(slots=True)

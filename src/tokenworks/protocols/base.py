@@ -28,12 +28,15 @@ from tokenworks.core.usage import Usage
 
 @dataclass(slots=True)
 class Observation:
-    """What went by so far. `deltas` counts pieces of output: about one token each on engines of ours.
+    """What went by so far. `deltas` counts pieces of output: about one token each on engines of ours. `size` is that of
+    their text in characters; `prompt` what the beginning of a stream told of its input.
 
     `clock` tells how long it took so far: protocols have no clock of their own."""
 
     usage: Usage | None = None
     deltas: int = 0
+    size: int = 0
+    prompt: Usage | None = None
     finish_reasons: dict[int, str] = field(default_factory=dict)
     error: TokenworksError | None = None
     response_model: str = ""
@@ -44,8 +47,11 @@ class Observation:
     def see(self, event: Event) -> None:
         if isinstance(event, TextDelta | ReasoningDelta | ToolCallDelta):
             self.deltas += 1
+            self.size += len(event.arguments if isinstance(event, ToolCallDelta) else event.text)
         elif isinstance(event, Started):
-            self.service_tier = event.service_tier
+            if event.service_tier != "auto":  # not yet the one it will be
+                self.service_tier = event.service_tier
+            self.prompt = event.prompt
         elif isinstance(event, UsageReport):
             self.usage = event.usage
         elif isinstance(event, Finished):

@@ -21,6 +21,12 @@ class Metrics:
         self.attempts = Counter(
             "tokenworks_attempts", "Attempts on upstreams", ["model", "provider", "outcome"], registry=registry
         )
+        self.disputes = Counter(
+            "tokenworks_usage_disputes",
+            "Attempts whose reported usage differs from our own count, or cannot be true",
+            ["model", "provider", "reason"],
+            registry=registry,
+        )
         self.time_to_first_token = Histogram(
             "tokenworks_time_to_first_token_seconds",
             "From the request's arrival to its first output",

@@ -34,7 +34,7 @@ class Records(list[Any]):
 
 
 def attempt(*, carried: int = 0, price: Tariff = PRICE, cost: Tariff = COST, **members: Any) -> Attempt:
-    request = Request("m", Prompts(["x"]), "openai_completions", body=b"x" * 400, **members)
+    request = Request("m", Prompts(["x" * 400]), "openai_completions", body=b"x" * 400, **members)
     asked = Asked("req_1", 0, Caller("key", "project", "organization"), request)
     target = Target("u", "m-1", RouteLimits(), price, cost)
     meter = Meter(Records(), Metrics())  # type: ignore[arg-type]

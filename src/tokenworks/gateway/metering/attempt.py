@@ -12,15 +12,12 @@ from tokenworks.core.price import BATCH, Price, sold_tier
 from tokenworks.core.request import Request
 from tokenworks.core.target import Target
 from tokenworks.core.usage import Usage
+from tokenworks.gateway.metering.counting import NOTHING, Count, estimate, judge, output
 from tokenworks.journal.records import Opened, Progress, Settled, UsageRecord
 from tokenworks.journal.writer import Journal
 from tokenworks.protocols.base import Observation
 from tokenworks.snapshot.records import UpstreamRecord
 from tokenworks.telemetry.metrics import Metrics
-
-NOTHING = Usage()
-BYTES_PER_TOKEN = 4
-"""Rule of thumb for input that no upstream counted; such a settlement is marked as estimated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +69,7 @@ class Meter:
         )
         self.journal.append(record)
         self.journal.flush()
-        return Attempt(self, record, asked, Rating(price, cost, upstream.region), carried)
+        return Attempt(self, record, asked, Rating(price, cost, upstream.region, upstream.local), carried)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +79,7 @@ class Rating:
     price: Price
     cost: Price | None
     region: str = ""
+    local: bool = False
 
 
 class Guard(Protocol):
@@ -111,33 +109,34 @@ class Attempt:
 
     @property
     def usage(self) -> Usage:
-        """What the caller is to be billed for so far: what the upstream reported, or our estimate."""
-        usage = self._taken()
+        """What the caller is to be billed for so far."""
+        usage = self._taken().usage
         if self._carried:
-            usage = continued(usage if usage.prompt else self._taken(working=True), self._carried)
-        if usage != NOTHING and "priced_requests" in self._rating.price.rates:
-            usage = replace(usage, priced_requests=1)
-        return usage
+            usage = continued(usage if usage.prompt else self._taken(working=True).usage, self._carried)
+        return _with_fee(usage, self._rating.price)
 
-    def _taken(self, *, working: bool = False) -> Usage:
+    def _taken(self, *, working: bool = False) -> Count:
         """What the upstream took and gave. `working`: it had the request, even if it showed nothing of its answer."""
-        seen = self.observation
+        seen, request = self.observation, self.asked.request
         if seen.usage is not None:
-            return seen.usage
+            return judge(seen.usage, seen, request, local=self._rating.local)
         if not (working or seen.deltas or seen.finish_reasons):
-            return NOTHING
-        return Usage(input=len(self.asked.request.body) // BYTES_PER_TOKEN + self._carried, output=seen.deltas)
+            return Count(NOTHING)
+        counted = estimate(request, seen, local=self._rating.local)
+        if self._carried and seen.prompt is None:
+            counted = replace(counted, input=counted.input + self._carried)
+        return Count(counted)
 
     @property
     def output(self) -> int:
         """Tokens of output that went by so far, by our own count."""
-        return self.observation.deltas + self._carried
+        return output(self.observation, local=self._rating.local) + self._carried
 
     def cut(self) -> None:
         """The answer ends here, not where the upstream would have: what it reported on the way is no total."""
         seen = self.observation
         if seen.usage is not None:
-            seen.usage = replace(seen.usage, output=seen.deltas)
+            seen.usage = replace(seen.usage, output=output(seen, local=self._rating.local))
 
     @property
     def first_token(self) -> float:
@@ -165,7 +164,7 @@ class Attempt:
                 opened.attempt,
                 UsageRecord.of(usage),
                 self._charge(usage),
-                self._cost(self._taken()),
+                self._cost(self._taken().usage),
                 *self._versions(usage),
             )
             self._meter.journal.append(record)
@@ -194,7 +193,8 @@ class Attempt:
             return self.settled
         opened, reported = self._opened, self.observation.usage
         price, cost_price = self._versions(usage)
-        taken = self._taken(working=outcome in ("cancelled", "overtaken"))
+        count = self._taken(working=outcome in ("cancelled", "overtaken"))
+        billed = usage if usage.priced_requests == 0 else replace(usage, priced_requests=0)
         self.settled = Settled(
             request_id=opened.request_id,
             attempt=opened.attempt,
@@ -207,16 +207,17 @@ class Attempt:
             finish_reason=finish_reason,
             first_token_ns=self._first_ns,
             duration_ns=time.perf_counter_ns() - self._begun,
-            estimated=reported is None and taken != NOTHING,
-            cost=self._cost(taken),
+            estimated=(reported is None or bool(count.doubt)) and count.usage != NOTHING,
+            cost=self._cost(count.usage),
             price=price,
             cost_price=cost_price,
             tier="" if self.tier == opened.tier else self.tier or "default",
-            reported=UsageRecord.of(reported) if reported and reported != replace(usage, priced_requests=0) else None,
+            reported=UsageRecord.of(reported) if reported is not None and reported != billed else None,
+            counted=UsageRecord.of(count.counted) if count.counted is not None else None,
         )
         self._meter.journal.append(self.settled)
         self._meter.journal.flush()
-        self._count(usage, outcome)
+        self._count(usage, outcome, count)
         return self.settled
 
     @property
@@ -238,18 +239,16 @@ class Attempt:
     def _cost(self, taken: Usage) -> int:
         """What we pay, for all that the upstream did: it knows no batches of ours, and is paid for what failed too."""
         cost = self._rating.cost
-        if cost is None or taken == NOTHING:
-            return 0
-        if "priced_requests" in cost.rates:
-            taken = replace(taken, priced_requests=1)
-        return cost.charge(taken, self.tier, self._rating.region)
+        return 0 if cost is None else cost.charge(_with_fee(taken, cost), self.tier, self._rating.region)
 
     def _versions(self, usage: Usage) -> tuple[str, str]:
         rating = self._rating
         return rating.price.id if usage != NOTHING else "", rating.cost.id if rating.cost is not None else ""
 
-    def _count(self, usage: Usage, outcome: str) -> None:
+    def _count(self, usage: Usage, outcome: str, count: Count) -> None:
         metrics, model = self._meter.metrics, self._opened.model
+        if count.counted is not None:
+            metrics.disputes.labels(model, self.provider, count.doubt or "differs").inc()
         metrics.attempts.labels(model, self.provider, outcome).inc()
         if usage.input:
             metrics.tokens.labels(model, "input").inc(usage.input)
@@ -268,6 +267,11 @@ class Attempt:
             if self.observation.deltas > 1:
                 gap = (time.perf_counter_ns() - first) / (self.observation.deltas - 1)
                 metrics.inter_token_latency.labels(model).observe(gap / 1e9)
+
+
+def _with_fee(usage: Usage, price: Price) -> Usage:
+    """With the request itself, where there is a fee for each."""
+    return replace(usage, priced_requests=1) if "priced_requests" in price.rates and usage != NOTHING else usage
 
 
 def continued(reported: Usage, carried: int) -> Usage:

@@ -110,7 +110,8 @@ def decode_answer(body: bytes) -> wire.Answer:
 
 def read_response(body: bytes) -> list[Event]:
     answer = decode_answer(body)
-    events: list[Event] = [Started(answer.id or "", answer.model or "")]
+    tier = answer.usage.service_tier if answer.usage is not None else None
+    events: list[Event] = [Started(answer.id or "", answer.model or "", tier)]
     calls = 0
     for block in answer.content:
         if block.type == "tool_use":

@@ -2,6 +2,7 @@
 first the official client sees nothing. `message_stop` ends an answer: what ends without it was cut."""
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import TypeVar
 
 import msgspec
@@ -13,6 +14,7 @@ from tokenworks.core.events import (
     Finished,
     FinishReason,
     ReasoningDelta,
+    Started,
     TextDelta,
     ToolCallDelta,
     UsageReport,
@@ -56,7 +58,12 @@ class StreamReader(ChunkReader):
                 return self._end()
             case "message_start" if event.message is not None:
                 self._count(event.message.usage)
-                return self._start(event.message.id, event.message.model)
+                tier = event.message.usage.service_tier if event.message.usage is not None else None
+                begun = self._start(event.message.id, event.message.model, tier)
+                for started in begun:
+                    if isinstance(started, Started) and self._counted is not None:
+                        started.prompt = replace(self._counted, output=0, reasoning=0)
+                return begun
             case "message_delta":
                 return self._finished(event)
             case "message_stop":
@@ -145,6 +152,7 @@ class Passthrough:
         seen.finish_reasons[0] = read_finish(answer.stop_reason or "", None).reason
         if answer.usage is not None:
             seen.usage = read_usage(answer.usage)
+            seen.service_tier = answer.usage.service_tier
         return body
 
     def _forward(self, block: bytes) -> bytes:
@@ -167,10 +175,13 @@ class Passthrough:
             case "content_block_delta":
                 if event.delta is not None and event.delta.type in _OUTPUT:
                     seen.deltas += 1
+                    seen.size += len(event.delta.text) + len(event.delta.thinking) + len(event.delta.partial_json)
             case "message_start" if event.message is not None:
                 seen.response_model = event.message.model or ""
                 if event.message.usage is not None:
                     self._counted = read_usage(event.message.usage)
+                    seen.prompt = replace(self._counted, output=0, reasoning=0)
+                    seen.service_tier = event.message.usage.service_tier
             case "message_delta":
                 if event.delta is not None and event.delta.stop_reason is not None:
                     self._reason = read_finish(event.delta.stop_reason, None).reason

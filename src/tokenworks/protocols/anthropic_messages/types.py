@@ -159,6 +159,7 @@ class UsageBody(msgspec.Struct):
     cache_creation: CacheCreation | None = None
     output_tokens: int | None = None
     output_tokens_details: OutputDetails | None = None
+    service_tier: str | None = None
 
 
 class Block(msgspec.Struct):
@@ -215,6 +216,9 @@ class StreamEvent(msgspec.Struct):
 class PassingDelta(msgspec.Struct):
     type: str = ""
     stop_reason: str | None = None
+    text: str = ""
+    thinking: str = ""
+    partial_json: str = ""
 
 
 class PassingMessage(msgspec.Struct):

@@ -111,7 +111,7 @@ def read_choice(choice: wire.Choice) -> list[Event]:
     index = choice.index
     delta = choice.delta or choice.message
     if delta is not None:
-        text, thought = _content(delta.content)
+        text, thought = content_of(delta.content)
         if reasoning := delta.reasoning_content or delta.reasoning or thought:
             events.append(ReasoningDelta(reasoning, index))
         if text:
@@ -127,7 +127,7 @@ def read_choice(choice: wire.Choice) -> list[Event]:
     return events
 
 
-def _content(content: str | list[wire.ContentChunk] | None) -> tuple[str, str]:
+def content_of(content: str | list[wire.ContentChunk] | None) -> tuple[str, str]:
     """(text, reasoning) of a content, whole or in parts."""
     if content is None or isinstance(content, str):
         return content or "", ""

@@ -23,6 +23,7 @@ from tokenworks.protocols.openai_chat import types as wire
 from tokenworks.protocols.openai_chat.errors import read_stream_error
 from tokenworks.protocols.openai_chat.responses import (
     DEFAULT_TIER,
+    content_of,
     decode_answer,
     encode_logprobs,
     encode_usage,
@@ -108,6 +109,17 @@ def _encode_call(event: ToolCallDelta) -> dict[str, Any]:
     return call
 
 
+def _size(delta: wire.Delta) -> int:
+    """Characters of output."""
+    content = delta.content
+    if isinstance(content, list):
+        text, thought = content_of(content)
+        content = text + thought
+    thinking = delta.reasoning_content or delta.reasoning or ""
+    calls = sum(len(call.function.arguments or "") for call in delta.tool_calls or () if call.function is not None)
+    return len(content or "") + len(thinking) + calls
+
+
 class Passthrough(ChunkRelay):
     def _see(self, data: bytes) -> bool:
         answer = decode_answer(data)
@@ -128,6 +140,7 @@ class Passthrough(ChunkRelay):
             delta = choice.delta or choice.message
             if delta is not None and (delta.content or delta.reasoning_content or delta.reasoning or delta.tool_calls):
                 seen.deltas += 1
+                seen.size += _size(delta)
             if choice.finish_reason:
                 seen.finish_reasons[choice.index] = finish_reason(choice.finish_reason)
         if answer.usage is not None:

@@ -89,6 +89,7 @@ class Passthrough(ChunkRelay):
         for choice in answer.choices or ():
             if choice.text:
                 seen.deltas += 1
+                seen.size += len(choice.text)
             if choice.finish_reason:
                 seen.finish_reasons[choice.index] = finish_reason(choice.finish_reason)
         if answer.usage is not None:

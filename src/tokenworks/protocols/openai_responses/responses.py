@@ -59,7 +59,7 @@ def decode_item(raw: bytes | msgspec.Raw) -> wire.OutputItem | None:
 
 def read_response(body: bytes) -> list[Event]:
     response = decode_response(body)
-    events: list[Event] = [Started(response.id or "", response.model or "")]
+    events: list[Event] = [Started(response.id or "", response.model or "", response.service_tier)]
     if response.status in ("failed", "cancelled"):
         return [*events, Failed(failure(response))]
     if response.status not in ENDED or response.output is None:

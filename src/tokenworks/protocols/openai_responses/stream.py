@@ -86,7 +86,7 @@ class StreamReader(ChunkReader):
             return self._end(event)
         if event.type in _BEGUN and not self._started:
             response = decode_response(event.response)
-            return self._start(response.id, response.model)
+            return self._start(response.id, response.model, response.service_tier)
         return []
 
     def _delta(self, event: wire.StreamEvent) -> list[Event]:
@@ -269,6 +269,7 @@ class Passthrough:
             block = b"event: " + kind + b"\ndata: " + data.replace(b"\n", b" ")
         if event.type in _DELTAS:
             self.observation.deltas += 1
+            self.observation.size += max(len(bytes(event.delta)) - 2, 0)
         elif event.type in _ENDED:
             self._note(bytes(event.response))
             self._terminal = block + b"\n\n"
@@ -298,6 +299,7 @@ class Passthrough:
         self.final = body
         self.observation.finish_reasons[0] = finish_reason(response, called=called)
         self.observation.response_model = response.model or self.observation.response_model
+        self.observation.service_tier = response.service_tier
         if response.usage is not None:
             self.observation.usage = read_usage(response.usage)
 

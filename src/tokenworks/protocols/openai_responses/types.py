@@ -174,6 +174,7 @@ class Response(msgspec.Struct):
     status: str | None = None
     output: list[msgspec.Raw] | None = None
     usage: UsageBody | None = None
+    service_tier: str | None = None
     incomplete_details: IncompleteDetails | None = None
     error: Failure | str | None = None
 
@@ -232,3 +233,4 @@ class PassingEvent(msgspec.Struct):
     type: str = "error"
     sequence_number: int = 0
     response: msgspec.Raw = msgspec.Raw()
+    delta: msgspec.Raw = msgspec.Raw()
