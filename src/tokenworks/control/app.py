@@ -34,6 +34,7 @@ from tokenworks.control.files import routes as files_routes
 from tokenworks.control.fleet import Fleet
 from tokenworks.control.guard import Guard
 from tokenworks.control.ingest.journal import JournalIngest
+from tokenworks.control.leading import Leadership
 from tokenworks.control.ledger import signing
 from tokenworks.control.ledger.payments.meter import Meter
 from tokenworks.control.ledger.payments.stripe import Stripe
@@ -49,6 +50,7 @@ from tokenworks.control.settings import Settings
 from tokenworks.control.startup import StartupError
 from tokenworks.control.storage import api_keys, fleet, limits, migrate, partitions, prices, rollup
 from tokenworks.control.storage.database import Database, describe, sqlite_url
+from tokenworks.control.upkeep import Upkeep
 from tokenworks.core.clock import Clock, SystemClock
 from tokenworks.models import WeightsError, load_catalog
 from tokenworks.protocols import PROTOCOLS
@@ -89,11 +91,23 @@ async def _run(chosen: Settings, listener: socket.socket) -> None:
     paid = costs(configuration)
     database = Database(chosen.database or sqlite_url(chosen.data_dir / "control.db"))
     try:
+        leadership = await _in_charge(database)
         services = await _prepare(chosen, database, cluster_key, offered, upstreams, paid)
         guarded = Guard(application(services), database, internal_token(cluster_key), services.clock)
-        await _serve(guarded, services, listener)
+        server = _Server(guarded, services.publisher)
+        async with leadership.held(server.stop), _running(services, Upkeep(database, services.clock, chosen.terms)):
+            await server.serve(sockets=[listener])
     finally:
         await database.close()
+
+
+async def _in_charge(database: Database) -> Leadership:
+    leadership = Leadership(database)
+    try:
+        await leadership.take()
+    except (SQLAlchemyError, OSError) as error:
+        raise StartupError(f"the database {database.name} cannot be used: {describe(error)}") from error
+    return leadership
 
 
 def _cluster_key(chosen: Settings) -> bytes:
@@ -235,16 +249,19 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._stop)
+            loop.add_signal_handler(number, self.stop)
         yield
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
         self.should_exit = True
         self._publisher.close()
 
 
-async def _serve(app: ASGIApp, services: Services, listener: socket.socket) -> None:
+@asynccontextmanager
+async def _running(services: Services, upkeep: Upkeep) -> AsyncIterator[None]:
+    """The loops that run beside."""
     async with (
+        upkeep.running(),
         _expiring(services.fleet),
         services.answers.running(),
         services.webhooks.running(),
@@ -252,7 +269,7 @@ async def _serve(app: ASGIApp, services: Services, listener: socket.socket) -> N
         services.objects.running(),
         _paying(services),
     ):
-        await _Server(app, services.publisher).serve(sockets=[listener])
+        yield
 
 
 @asynccontextmanager

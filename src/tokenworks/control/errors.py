@@ -53,8 +53,7 @@ def install(app: FastAPI) -> None:
         return response(_unrouted(request, error))
 
     async def no_database(_: Request, error: Any) -> JSONResponse:
-        log.error("database: %s", describe(error))
-        return response(Unavailable("The database is not available.", code="database", retry_after=RETRY_AFTER))
+        return response(database_away(error))
 
     async def no_store(_: Request, error: Exception) -> JSONResponse:
         log.error("object store: %s", error)
@@ -74,6 +73,11 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(StoreError, no_store)
     app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(Exception, broken)
+
+
+def database_away(error: Exception) -> Unavailable:
+    log.error("database: %s", describe(error))
+    return Unavailable("The database is not available.", code="database", retry_after=RETRY_AFTER)
 
 
 def _type(error: TokenworksError) -> str:

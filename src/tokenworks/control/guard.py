@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import hmac
 
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -71,6 +72,8 @@ class Guard:
                 receive = await _bounded(headers, receive, limit)
         except TokenworksError as error:
             return await errors.response(error)(scope, receive, send)
+        except SQLAlchemyError as error:
+            return await errors.response(errors.database_away(error))(scope, receive, send)
         except ClientGone:
             return None
         return await self._app(scope, receive, send)

@@ -14,6 +14,7 @@ from tokenworks.control.objects.s3 import Bucket
 from tokenworks.control.objects.s3 import parse as parse_bucket
 from tokenworks.control.objects.sigv4 import Credentials
 from tokenworks.control.startup import StartupError
+from tokenworks.control.upkeep import Terms
 
 PREFIX = "TOKENWORKS_CONTROL_"
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -36,6 +37,7 @@ class Settings:
     payments: StripeSettings | None = None
     invoice_font: Path | None = None
     """TrueType; for names that PDF's own font cannot show."""
+    terms: Terms = Terms()
     log_level: str = "info"
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -75,6 +77,10 @@ def read(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
         object_store=_object_store(given.object_store, data_dir, environment),
         payments=_payments(given, environment),
         invoice_font=_font(given.invoice_font),
+        terms=Terms(
+            _days("--lost-after-days", given.lost_after_days) or Terms().lost_after,
+            _days("--keep-usage-days", given.keep_usage_days),
+        ),
         log_level=given.log_level,
         environment=environment,
     )
@@ -116,6 +122,15 @@ def _payments(given: argparse.Namespace, environment: Mapping[str, str]) -> Stri
     return StripeSettings(key, tuple(secrets), url, given.stripe_meter or None)
 
 
+def _days(option: str, given: str | None) -> int | None:
+    """In seconds."""
+    if not given:
+        return None
+    if not given.isdigit() or not 1 <= int(given) <= 36_500:
+        raise StartupError(f"{option}: {given!r} is not a whole number of days from 1 to 36500")
+    return int(given) * 86_400
+
+
 def _listed(environment: Mapping[str, str], name: str) -> list[str]:
     return [each.strip() for each in environment.get(PREFIX + name, "").split(",") if each.strip()]
 
@@ -135,6 +150,16 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     add("--listen", metavar="ADDRESS", help="unix:/path/to.sock or http://host:port (default: DIR/run/control.sock)")
     add("--data-dir", metavar="DIR", help="keeps the database, cluster.key and bootstrap.json")
     add("--database", metavar="URL", help="default: SQLite in DIR/control.db")
+    add(
+        "--keep-usage-days",
+        metavar="DAYS",
+        help="remove attempts that are older; sums and the ledger stay (default: keep all)",
+    )
+    add(
+        "--lost-after-days",
+        metavar="DAYS",
+        help="settle attempts of a gateway that did not come back, from their last progress (default: 1)",
+    )
     add("--config", metavar="FILE", help="a tokenworks.toml that names providers and models")
     add(
         "--object-store",

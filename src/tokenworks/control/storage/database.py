@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import create_engine, event
-from sqlalchemy.engine import URL, Connection, Engine, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.engine import URL, Connection, Engine, ExceptionContext, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from tokenworks.control.startup import StartupError
@@ -16,6 +16,32 @@ from tokenworks.control.startup import StartupError
 T = TypeVar("T")
 
 DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
+
+POOL_SECONDS = 10.0
+"""Until a call is refused because all connections are busy, as they are when the database stands still."""
+
+
+async def _connect_postgresql(*given: Any, **options: Any) -> Any:
+    """A server that cannot be reached is an error of the database like any other, not one of the network."""
+    import asyncpg
+
+    try:
+        return await asyncpg.connect(*given, **options)
+    except OSError as error:
+        raise asyncpg.CannotConnectNowError(str(error) or "the connection timed out") from error
+
+
+POSTGRESQL: dict[str, Any] = {
+    "async_creator_fn": _connect_postgresql,
+    "timeout": 10.0,
+    # A peer that vanished without a word is noticed, here and (for its locks) at the server.
+    "server_settings": {
+        "application_name": "tokenworks control",
+        "tcp_keepalives_idle": "10",
+        "tcp_keepalives_interval": "5",
+        "tcp_keepalives_count": "3",
+    },
+}
 
 
 class Database:
@@ -60,6 +86,11 @@ class Database:
         async with self._reader.connect() as connection:
             yield connection
 
+    async def dedicated(self) -> AsyncConnection:
+        """A connection for whoever keeps it, and closes it; each statement is a transaction."""
+        connection = await self._writer.connect()
+        return await connection.execution_options(isolation_level="AUTOCOMMIT")
+
     async def close(self) -> None:
         await self._reader.dispose()
         await self._writer.dispose()
@@ -90,9 +121,13 @@ def _engines(url: URL) -> tuple[AsyncEngine, AsyncEngine, Engine | None]:
     """For writing, for reading, and for writing in a thread (SQLite only)."""
     if url.get_backend_name() != "sqlite":
         try:
-            engine = create_async_engine(url, pool_pre_ping=True)
+            engine = create_async_engine(url, pool_pre_ping=True, pool_timeout=POOL_SECONDS, connect_args=POSTGRESQL)
         except ModuleNotFoundError as error:
-            raise StartupError(f"--database: {url.get_backend_name()} needs the package {error.name}") from error
+            raise StartupError(
+                f"--database: {url.get_backend_name()} needs the package {error.name}: pip install tokenworks[postgres]"
+            ) from error
+        event.listen(engine.sync_engine, "connect", _configure_postgresql)
+        event.listen(engine.sync_engine, "handle_error", _call_it_a_database_error)
         return engine, engine, None
     writer = create_async_engine(url, pool_size=1, max_overflow=0)
     reader = create_async_engine(url, pool_size=2, max_overflow=2)
@@ -120,6 +155,23 @@ def _configure_sqlite(connection: Any, _record: Any) -> None:
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.execute("PRAGMA cache_size = -32768")
     cursor.close()
+
+
+def _configure_postgresql(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    # A gateway deletes what control acknowledged, so a commit must be on disk, whatever the server's default is.
+    cursor.execute(
+        "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+    )
+    cursor.close()
+    connection.commit()
+
+
+def _call_it_a_database_error(context: ExceptionContext) -> None:
+    """The driver lets those of the network through when a connection breaks in the middle of a statement."""
+    error = context.original_exception
+    if isinstance(error, OSError):
+        raise OperationalError(context.statement, None, error, connection_invalidated=True) from error
 
 
 def _begin_immediate(connection: Connection) -> None:
