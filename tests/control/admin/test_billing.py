@@ -5,12 +5,19 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.both_databases
 NUMBERS = itertools.count()
 HOUR = 1_790_000_000 // 3600 * 3600
 # Control keeps real time: the month that ended last, and a moment in it.
 LAST = time.strftime("%Y-%m", time.gmtime(time.time() - time.gmtime().tm_mday * 86400))
 IN_LAST = int(time.time()) - time.gmtime().tm_mday * 86400
 THIS = time.strftime("%Y-%m", time.gmtime())
+
+
+@pytest.fixture(scope="module")
+def running(control_process, database_options):
+    with control_process(*database_options) as process:
+        yield process
 
 
 @pytest.fixture

@@ -162,3 +162,11 @@ def stripe(stripe_server):
     """As if it had never been asked anything."""
     stripe_server.forget()
     return stripe_server
+
+
+@pytest.fixture(scope="package")
+def running(control_process, backend, request):
+    """Control on each of the databases."""
+    database = [] if backend == "sqlite" else ["--database", request.getfixturevalue("postgres").database()]
+    with control_process(*database) as process:
+        yield process

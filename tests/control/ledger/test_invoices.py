@@ -32,6 +32,7 @@ from tokenworks.core.price import Price, When
 from tokenworks.core.usage import KINDS, Usage
 from tokenworks.journal.records import Opened, Settled, UsageRecord
 
+pytestmark = pytest.mark.both_databases
 PRICE = Price(
     {"input": 150_000_000, "cached_input": 75_000_000, "output": 600_000_000},
     [When({"input": Fraction(1, 2), "output": Fraction(1, 2)}, tier="batch")],
@@ -327,12 +328,12 @@ def test_names_that_would_be_formulas_and_names_in_other_scripts(with_database):
 
 def test_hundreds_of_lines_take_several_pages(with_database):
     async def work(books):
-        for number in range(120):
+        for number in range(40):
             await books.use(moment("2026-07", 3), key=f"key_{number:03d}")
         [issued] = await books.issue("2026-07")
         page = words(documents.render(issued.document, "pdf", None).content)
-        assert "Page 6 of" in page
-        assert len(issued.document["lines"]) == 240
+        assert "Page 2 of" in page
+        assert len(issued.document["lines"]) == 80
 
     with_books(with_database, work)
 
@@ -371,7 +372,7 @@ _steps = st.one_of(
 )
 
 
-def test_every_charge_is_on_exactly_one_invoice(with_database):
+def test_every_charge_is_on_exactly_one_invoice(with_database, backend):
     """Whatever is used, comes late and is issued in whatever order."""
 
     async def history(database, steps):
@@ -396,7 +397,7 @@ def test_every_charge_is_on_exactly_one_invoice(with_database):
     async def work(database):
         loop, numbers = asyncio.get_running_loop(), []
 
-        @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=30 if backend == "sqlite" else 8, deadline=None, suppress_health_check=list(HealthCheck))
         @given(st.lists(_steps, max_size=10))
         def check(steps):
             numbers.extend(asyncio.run_coroutine_threadsafe(history(database, steps), loop).result())

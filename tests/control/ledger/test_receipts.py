@@ -9,6 +9,7 @@ import pytest
 from tokenworks import receipts
 from tokenworks.journal.records import UsageRecord
 
+pytestmark = pytest.mark.both_databases
 NUMBERS = itertools.count()
 
 
@@ -105,16 +106,3 @@ def test_an_attempt_under_way_is_not_final(running, tenant):
     running.charge(name, tenant["id"], 5, project_id=tenant["project"], opened_only=True)
     found = read(running, name, tenant["key"])
     assert (found["final"], found["attempts"][0]["outcome"], found["charge"]["nano_usd"]) == (False, "open", 0)
-
-
-def test_the_key_stays_over_a_restart_and_needs_its_cluster_key(control):
-    process = control().start()
-    keys = process.call("GET", "/v1/receipts/keys").json
-    assert [each["crv"] for each in keys["keys"]] == ["Ed25519"]
-    process.stop()
-    assert process.start().call("GET", "/v1/receipts/keys").json == keys
-    process.stop()
-    (process.data_dir / "cluster.key").write_text("ab" * 32 + "\n")
-    code, said = process.run()
-    assert code == 2
-    assert "the key that signs receipts cannot be opened" in said

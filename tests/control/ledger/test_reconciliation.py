@@ -9,6 +9,7 @@ from tokenworks.control.ledger.reconciliation import exports
 from tokenworks.core.errors import InvalidRequest
 from tokenworks.journal.records import UsageRecord
 
+pytestmark = pytest.mark.both_databases
 DAY = 1_730_419_200  # 2024-11-01
 NUMBERS = itertools.count()
 
@@ -226,5 +227,6 @@ def test_a_tolerance(provider):
 )
 def test_what_cannot_be_compared(provider, wish, param):
     provider.use()
-    answer = provider.compare(*wish.pop("exports", ["day,model,output\n2024-11-01,m,1\n"]), status=400, **wish)
+    texts = wish.get("exports", ["day,model,output\n2024-11-01,m,1\n"])
+    answer = provider.compare(status=400, **{**wish, "exports": texts})
     assert answer["error"]["param"] == param

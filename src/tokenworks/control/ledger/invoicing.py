@@ -93,16 +93,16 @@ def _late(connection: Connection, organization_id: str, issued: list[Issued], mo
         known = told.get(stated.identity)
         told[stated.identity] = stated if known is None else known.less(_negative(stated))
     found = []
-    hour = invoices.first_charged_hour(connection, organization_id, 0, start)
-    while hour is not None:
-        earlier = months.of(hour)
+    day = invoices.first_charged_day(connection, organization_id, 0, start)
+    while day is not None:
+        earlier = months.of(day)
         begin, end = months.span(earlier)
         for group in invoices.groups(connection, organization_id, earlier, begin, end):
             known = told.get(group.identity)
             rest = group if known is None else group.less(known)
             if rest.charge:
                 found.append(rest)
-        hour = invoices.first_charged_hour(connection, organization_id, end, start)
+        day = invoices.first_charged_day(connection, organization_id, end, start)
     return found
 
 
@@ -129,9 +129,9 @@ def issue(connection: Connection, organization_id: str, month: str, now: int, ac
 def _pending(connection: Connection, organization_id: str, month: str, end: int) -> str | None:
     ends = [each.period_end for each in invoices.every(connection, organization_id) if each.kind == INVOICE]
     last = max(ends, default=0)
-    hour = invoices.first_charged_hour(connection, organization_id, last, end)
-    if hour is not None:
-        return months.of(hour)
+    day = invoices.first_charged_day(connection, organization_id, last, end)
+    if day is not None:
+        return months.of(day)
     if last >= end:
         return None
     charged = ledger.balances(connection, organization_id).charged

@@ -17,7 +17,7 @@ from tokenworks.control.storage.ledger_tables import (
     ledger_transactions,
 )
 from tokenworks.control.storage.reports import UNANSWERED
-from tokenworks.control.storage.tables import api_keys, organizations, projects, usage_hourly
+from tokenworks.control.storage.tables import api_keys, organizations, projects, usage_daily
 from tokenworks.core.usage import KINDS
 
 INVOICE, CREDIT_NOTE = "invoice", "credit_note"
@@ -42,15 +42,15 @@ class Issued:
 
 
 def groups(connection: Connection, organization_id: str, month: str, start: int, end: int) -> list[Group]:
-    """All usage that cost something and began in these hours (Unix seconds; `end` is exclusive)."""
-    hourly = usage_hourly.c
-    answered = func.sum(case((hourly.outcome.not_in(UNANSWERED), hourly.attempts), else_=0))
-    dimensions = [hourly[name] for name in _DIMENSIONS]
+    """All usage that cost something and began in these days (Unix seconds; `end` is exclusive)."""
+    daily = usage_daily.c
+    answered = func.sum(case((daily.outcome.not_in(UNANSWERED), daily.attempts), else_=0))
+    dimensions = [daily[name] for name in _DIMENSIONS]
     query = (
-        select(*dimensions, answered, func.sum(hourly.charge), *(func.sum(hourly[kind]) for kind in KINDS))
-        .where(hourly.organization_id == organization_id, hourly.hour >= start, hourly.hour < end)
+        select(*dimensions, answered, func.sum(daily.charge), *(func.sum(daily[kind]) for kind in KINDS))
+        .where(daily.organization_id == organization_id, daily.day >= start, daily.day < end)
         .group_by(*dimensions)
-        .having(func.sum(hourly.charge) > 0)
+        .having(func.sum(daily.charge) > 0)
         .order_by(*dimensions)
     )
     found = []
@@ -63,22 +63,22 @@ def groups(connection: Connection, organization_id: str, month: str, start: int,
 
 
 def charged_since(connection: Connection, organization_id: str, start: int) -> int:
-    hourly = usage_hourly.c
-    query = select(func.sum(hourly.charge)).where(hourly.organization_id == organization_id, hourly.hour >= start)
+    daily = usage_daily.c
+    query = select(func.sum(daily.charge)).where(daily.organization_id == organization_id, daily.day >= start)
     return int(connection.execute(query).scalar() or 0)
 
 
-def first_charged_hour(connection: Connection, organization_id: str, start: int, end: int) -> int | None:
-    hourly = usage_hourly.c
-    query = select(func.min(hourly.hour)).where(
-        hourly.organization_id == organization_id, hourly.hour >= start, hourly.hour < end, hourly.charge > 0
+def first_charged_day(connection: Connection, organization_id: str, start: int, end: int) -> int | None:
+    daily = usage_daily.c
+    query = select(func.min(daily.day)).where(
+        daily.organization_id == organization_id, daily.day >= start, daily.day < end, daily.charge > 0
     )
     return connection.execute(query).scalar()
 
 
 def charged_organizations(connection: Connection) -> Sequence[str]:
-    query = select(usage_hourly.c.organization_id).where(usage_hourly.c.charge > 0).distinct()
-    return connection.execute(query.order_by(usage_hourly.c.organization_id)).scalars().all()
+    query = select(usage_daily.c.organization_id).where(usage_daily.c.charge > 0).distinct()
+    return connection.execute(query.order_by(usage_daily.c.organization_id)).scalars().all()
 
 
 def names(connection: Connection, organization_id: str) -> dict[str, str]:
