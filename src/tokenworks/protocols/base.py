@@ -44,13 +44,16 @@ class Observation:
     """At which the upstream says that it answered."""
     clock: Callable[[], Timing] | None = None
 
+    def answered_at(self, tier: str | None) -> None:
+        if tier is not None and tier != "auto":  # not yet the one it will be
+            self.service_tier = tier
+
     def see(self, event: Event) -> None:
         if isinstance(event, TextDelta | ReasoningDelta | ToolCallDelta):
             self.deltas += 1
             self.size += len(event.arguments if isinstance(event, ToolCallDelta) else event.text)
         elif isinstance(event, Started):
-            if event.service_tier != "auto":  # not yet the one it will be
-                self.service_tier = event.service_tier
+            self.answered_at(event.service_tier)
             self.prompt = event.prompt
         elif isinstance(event, UsageReport):
             self.usage = event.usage

@@ -166,6 +166,8 @@ class _Run:
         if story is not None:
             prepared = join(story, prepared, upstream, resume=resuming is not None)
         ignored = without_effect(request, upstream, prepared)
+        if "service_tier" in ignored:
+            attempt.observation.answered_at("default")
         if ignored and strict(delivery.exchange):
             raise InvalidRequest(f"'{ignored[0]}' has no effect here.", param=ignored[0], code="unsupported_parameter")
         return prepared, ignored

@@ -152,7 +152,7 @@ class Passthrough:
         seen.finish_reasons[0] = read_finish(answer.stop_reason or "", None).reason
         if answer.usage is not None:
             seen.usage = read_usage(answer.usage)
-            seen.service_tier = answer.usage.service_tier
+            seen.answered_at(answer.usage.service_tier)
         return body
 
     def _forward(self, block: bytes) -> bytes:
@@ -181,7 +181,7 @@ class Passthrough:
                 if event.message.usage is not None:
                     self._counted = read_usage(event.message.usage)
                     seen.prompt = replace(self._counted, output=0, reasoning=0)
-                    seen.service_tier = event.message.usage.service_tier
+                    seen.answered_at(event.message.usage.service_tier)
             case "message_delta":
                 if event.delta is not None and event.delta.stop_reason is not None:
                     self._reason = read_finish(event.delta.stop_reason, None).reason

@@ -147,5 +147,4 @@ class Passthrough(ChunkRelay):
             seen.usage = read_usage(answer.usage)
         if answer.model:
             seen.response_model = answer.model
-        if answer.service_tier is not None:
-            seen.service_tier = answer.service_tier
+        seen.answered_at(answer.service_tier)

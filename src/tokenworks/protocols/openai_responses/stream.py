@@ -299,7 +299,7 @@ class Passthrough:
         self.final = body
         self.observation.finish_reasons[0] = finish_reason(response, called=called)
         self.observation.response_model = response.model or self.observation.response_model
-        self.observation.service_tier = response.service_tier
+        self.observation.answered_at(response.service_tier)
         if response.usage is not None:
             self.observation.usage = read_usage(response.usage)
 
