@@ -77,9 +77,12 @@ class Announcer:
         self._book = book
         self.announce_models(self._replicas)
 
-    def announce_spends(self, spends: Iterable[SpendRecord]) -> None:
-        """What is spent of each budget."""
-        self._publisher.publish(replace(self._publisher.state, spends={spend.name: spend for spend in spends}))
+    def announce_spends(self, spends: Iterable[SpendRecord], shipped: Mapping[str, int]) -> None:
+        """What is spent of each budget, as far as each gateway's journal has come in."""
+        state = self._publisher.state
+        told = {spend.name: spend for spend in spends}
+        if told or state.spends:
+            self._publisher.publish(replace(state, spends=told, shipped={**state.shipped, **shipped}))
 
     def announce_models(self, replicas: Sequence[Replica]) -> None:
         self._replicas = replicas

@@ -15,6 +15,7 @@ from tokenworks.gateway.admission.keys import Keys
 from tokenworks.gateway.admission.limits.admit import Admission
 from tokenworks.gateway.admission.limits.base import LimitStore
 from tokenworks.gateway.admission.limits.memory import MemoryStore
+from tokenworks.gateway.admission.limits.unshipped import Unshipped
 from tokenworks.gateway.admission.limits.valkey import ValkeyStore
 from tokenworks.gateway.answers.catalog import Catalog
 from tokenworks.gateway.answers.intake import Intake
@@ -83,7 +84,8 @@ class Gateway:
         models = Models(self._snapshot, keys)
         limits = EdgeLimits(body_bytes=settings.body_limit, keep_alive=settings.keep_alive, padding=settings.padding)
         shared = _limit_store(settings.limits, settings.limits_timeout)
-        self._admission = Admission(self._snapshot, shared, journal.gateway_id, wait=settings.limits_wait)
+        unshipped = Unshipped(journal.gateway_id, journal.kept())
+        self._admission = Admission(self._snapshot, shared, unshipped, journal.gateway_id, wait=settings.limits_wait)
         self._health = Health(self._snapshot, journal, Probe(self._upstreams), self._admission, metrics)
         standings = Standings()
         self._prober = Prober(standings, Probe(self._upstreams), lambda: self._snapshot.state)

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -213,6 +213,13 @@ class Journal:
     def oldest(self) -> int:
         """The lowest number that can still be read."""
         return self._segments[0].first
+
+    def kept(self) -> Iterator[tuple[int, Record]]:
+        """Every record on disk with its number; those that control has may be among them."""
+        cursor, position = Cursor(), 0
+        while (batch := cursor.read(self._segments, position, self.end)) is not None:
+            yield from enumerate(framing.read_batch(batch.data), batch.first)
+            position = batch.end
 
     def read(self) -> Batch | None:
         """The next records to ship: synced, not acknowledged."""

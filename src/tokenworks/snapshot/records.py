@@ -247,6 +247,8 @@ class Full(msgspec.Struct, tag="full", frozen=True):
     limits: tuple[LimitRecord, ...] = ()
     spends: tuple[SpendRecord, ...] = ()
     own_keys: tuple[OwnKeysRecord, ...] = ()
+    shipped: dict[str, int] = {}
+    """By gateway id: the number of the journal record up to which `spends` knows what it charged."""
 
 
 class Delta(msgspec.Struct, tag="delta", frozen=True, omit_defaults=True):
@@ -260,6 +262,7 @@ class Delta(msgspec.Struct, tag="delta", frozen=True, omit_defaults=True):
     limits: tuple[LimitRecord, ...] = ()
     spends: tuple[SpendRecord, ...] = ()
     own_keys: tuple[OwnKeysRecord, ...] = ()
+    shipped: dict[str, int] = {}
     removed_keys: tuple[str, ...] = ()
     removed_models: tuple[str, ...] = ()
     removed_upstreams: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TypeVar
 
 from tokenworks.snapshot.framing import FrameError
@@ -39,6 +40,8 @@ class State:
     """By `LimitRecord.name`."""
     own_keys: Mapping[str, OwnKeysRecord] = field(default_factory=dict)
     """By id of the project."""
+    shipped: Mapping[str, int] = field(default_factory=dict)
+    """By gateway id; see `records.Full.shipped`."""
 
     @classmethod
     def of(
@@ -51,6 +54,7 @@ class State:
         limits: Iterable[LimitRecord] = (),
         spends: Iterable[SpendRecord] = (),
         own_keys: Iterable[OwnKeysRecord] = (),
+        shipped: Mapping[str, int] = MappingProxyType({}),
     ) -> "State":
         return cls(
             revision,
@@ -60,6 +64,7 @@ class State:
             {limit.name: limit for limit in limits},
             {spend.name: spend for spend in spends},
             {keys.project_id: keys for keys in own_keys},
+            dict(shipped),
         )
 
     def full(self) -> Full:
@@ -72,6 +77,7 @@ class State:
             tuple(self.limits.values()),
             tuple(self.spends.values()),
             tuple(self.own_keys.values()),
+            dict(self.shipped),
         )
 
     def apply(self, frame: Frame) -> "State":
@@ -89,6 +95,7 @@ class State:
                 limits=frame.limits,
                 spends=frame.spends,
                 own_keys=frame.own_keys,
+                shipped=frame.shipped,
             )
         if isinstance(frame, Beat):
             if frame.revision != self.revision:
@@ -106,6 +113,7 @@ class State:
             _merge(self.limits, {limit.name: limit for limit in frame.limits}, frame.removed_limits),
             _merge(self.spends, {spend.name: spend for spend in frame.spends}, frame.removed_spends),
             _merge(self.own_keys, {keys.project_id: keys for keys in frame.own_keys}, frame.removed_own_keys),
+            _merge(self.shipped, frame.shipped, ()),
         )
 
 
@@ -119,6 +127,7 @@ def diff(old: State, new: State) -> Delta:
         limits=_changed(old.limits, new.limits),
         spends=_changed(old.spends, new.spends),
         own_keys=_changed(old.own_keys, new.own_keys),
+        shipped={} if old.shipped is new.shipped else dict(new.shipped.items() - old.shipped.items()),
         removed_keys=_removed(old.keys, new.keys),
         removed_models=_removed(old.models, new.models),
         removed_upstreams=_removed(old.upstreams, new.upstreams),

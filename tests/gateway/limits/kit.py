@@ -15,6 +15,7 @@ from tokenworks.core.target import RouteLimits, Target
 from tokenworks.gateway.admission.limits.admit import Admission
 from tokenworks.gateway.admission.limits.base import LimitStore
 from tokenworks.gateway.admission.limits.hold import Hold
+from tokenworks.gateway.admission.limits.unshipped import Unshipped
 from tokenworks.gateway.admission.limits.valkey import ValkeyStore
 from tokenworks.gateway.metering.attempt import Asked
 from tokenworks.journal.records import Settled, UsageRecord
@@ -38,6 +39,8 @@ class Ran:
 
     provider: str
     settled: Settled
+    position: int = 1
+    begun_at: int = field(default_factory=time.time_ns)
 
 
 @dataclass
@@ -58,7 +61,8 @@ class Desk:
         self.model = ModelRecord("m", 1, (), max_output=self.max_output)
         self.snapshot = Snapshot(State.of(models=[self.model], upstreams=[upstream, other]))
         self.enforce(*self.limits)
-        self.admission = Admission(self.snapshot, self.store, self.name, wait=self.wait)  # type: ignore[arg-type]
+        unshipped = Unshipped(self.name)
+        self.admission = Admission(self.snapshot, self.store, unshipped, self.name, wait=self.wait)  # type: ignore[arg-type]
 
     def enforce(self, *limits: LimitRecord, spends: list[SpendRecord] | None = None) -> None:
         state = self.snapshot.state

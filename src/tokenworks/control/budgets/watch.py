@@ -7,7 +7,7 @@ from again (docs/limits.md).
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -46,7 +46,7 @@ class Budgets:
         self,
         database: Database,
         clock: Clock,
-        announce: Callable[[Iterable[SpendRecord]], None],
+        announce: Callable[[Iterable[SpendRecord], Mapping[str, int]], None],
         deliver: Callable[[], None],
     ) -> None:
         self._database = database
@@ -77,9 +77,11 @@ class Budgets:
             found = await limits.budgets(connection)
             pages = await spending.pages(connection, {each.organization_id for each in found})
             known = {each.id: await self._spent(connection, each, pages, now_ns // _NANO) for each in found}
+            # After the sums: of a record that came in between, the sums know nothing, and its gateway must not either.
+            shipped = await spending.shipped(connection)
             due = [each for each in found if await self._is_due(connection, each, known[each.id].record)]
         self._known = known
-        self._announce(known[each.id].record for each in found if not each.terms.alert_only)
+        self._announce((known[each.id].record for each in found if not each.terms.alert_only), shipped)
         for budget in due:
             await self._alert(budget, known[budget.id].record, now_ns)
 

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from tokenworks.control.storage.ledger import INSERTS
 from tokenworks.control.storage.ledger_tables import ledger_books
 from tokenworks.control.storage.rollup import HOUR
-from tokenworks.control.storage.tables import budget_alerts, usage, usage_hourly
+from tokenworks.control.storage.tables import budget_alerts, gateway_positions, usage, usage_hourly
 from tokenworks.snapshot.records import LimitRecord
 
 _NANO = 1_000_000_000
@@ -19,6 +19,11 @@ async def pages(connection: AsyncConnection, organizations: Collection[str]) -> 
     """How far each organization's book is written: where that has not moved, nothing was spent."""
     query = select(ledger_books).where(ledger_books.c.organization_id.in_(organizations))
     return {row.organization_id: row.sequence for row in await connection.execute(query)}
+
+
+async def shipped(connection: AsyncConnection) -> dict[str, int]:
+    """By gateway: the number of the record that is wanted next."""
+    return {row.gateway_id: row.next_sequence for row in await connection.execute(select(gateway_positions))}
 
 
 async def spent(connection: AsyncConnection, budget: LimitRecord, organization_id: str, begins: int) -> int:

@@ -97,6 +97,8 @@ class Attempt:
         self.observation = Observation(clock=self.clock)
         self.provider = opened.provider
         self.guard: Guard | None = None
+        self.position = 0
+        """In the journal, of the record after its settlement."""
         self.settled: Settled | None = None
         self._meter = meter
         self._opened = opened
@@ -126,6 +128,11 @@ class Attempt:
         if self._carried and seen.prompt is None:
             counted = replace(counted, input=counted.input + self._carried)
         return Count(counted)
+
+    @property
+    def begun_at(self) -> int:
+        """Unix nanoseconds."""
+        return self._opened.at
 
     @property
     def output(self) -> int:
@@ -216,6 +223,7 @@ class Attempt:
             counted=UsageRecord.of(count.counted) if count.counted is not None else None,
         )
         self._meter.journal.append(self.settled)
+        self.position = self._meter.journal.end
         self._meter.journal.flush()
         self._count(usage, outcome, count)
         return self.settled

@@ -14,7 +14,8 @@ from tokenworks.gateway.admission.limits.base import Claim, Decision, LimitStore
 from tokenworks.gateway.admission.limits.hold import TOLD, Held, Hold, LimitReading, describe, refused_provider
 from tokenworks.gateway.admission.limits.learned import Learned
 from tokenworks.gateway.admission.limits.link import StoreLink
-from tokenworks.gateway.admission.limits.rules import Estimate, Rules, estimate, is_exact
+from tokenworks.gateway.admission.limits.rules import SPEND, Estimate, Rules, estimate, is_exact
+from tokenworks.gateway.admission.limits.unshipped import Charge, Unshipped
 from tokenworks.gateway.metering.attempt import Asked
 from tokenworks.snapshot.records import LimitRecord
 from tokenworks.snapshot.state import State
@@ -37,8 +38,11 @@ _WORDS = {
 class Admission:
     """`wait`: seconds a request waits for what running ones may give back."""
 
-    def __init__(self, snapshot: Subscriber, store: LimitStore, gateway_id: str = "", *, wait: float = 2.0) -> None:
+    def __init__(
+        self, snapshot: Subscriber, store: LimitStore, unshipped: Unshipped, gateway_id: str, *, wait: float = 2.0
+    ) -> None:
         self._snapshot = snapshot
+        self._unshipped = unshipped
         self._link = StoreLink(store, gateway_id)
         self._wait = wait
         self._rules = Rules({})
@@ -96,10 +100,16 @@ class Admission:
 
     async def end(self, hold: Hold, actual: dict[str, int]) -> None:
         request = hold.asked.request
+        caller = hold.asked.caller
         for attempt in hold.attempts:
+            if attempt.settled is not None and attempt.settled.charge and self._rules.source:
+                charge = Charge(
+                    attempt.position, attempt.begun_at, caller, request.model, attempt.provider, attempt.settled.charge
+                )
+                self._unshipped.note(charge, self._rules)
             if attempt.settled is not None and attempt.settled.outcome == "completed" and not hold.ended:
                 output = attempt.settled.usage.output // (hold.estimate.choices if hold.estimate else 1)
-                self._learned.note(hold.asked.caller.key_id, request.model, output)
+                self._learned.note(caller.key_id, request.model, output)
         if hold.held:
             await self._link.settle(hold.asked.request_id, actual)
             for held in hold.held:
@@ -112,8 +122,13 @@ class Admission:
         return self._rules
 
     def _claims(self, expected: Estimate, limits: list[LimitRecord]) -> list[Claim]:
-        spends = self._snapshot.state.spends
-        return [expected.claim(limit, spends.get(limit.name)) for limit in limits]
+        state, rules = self._snapshot.state, self._rules
+        return [
+            expected.claim(limit, state.spends.get(limit.name), self._unshipped.of(limit.name, state, rules))
+            if limit.kind == SPEND
+            else expected.claim(limit)
+            for limit in limits
+        ]
 
     async def _reserve(self, hold: Hold, limits: list[LimitRecord], bought: list[LimitRecord], provider: str) -> None:
         assert hold.estimate is not None  # noqa: S101 -- the caller has just made it

@@ -194,7 +194,6 @@ class Hold:
                 self.asked.request.may_end = estimate.endable
             elif not estimate.bounded:
                 allowed = min(allowed, estimate.most.output)
-                self.asked.request.may_end = estimate.endable
         self.allowed = allowed
 
 

@@ -123,11 +123,7 @@ class StoreLink:
 
     def _require(self) -> None:
         if self.away:
-            raise Unavailable(
-                f"Limits cannot be checked right now: {self.away}",
-                code="limit_store_unavailable",
-                retry_after=PULSE_SECONDS,
-            )
+            raise Unavailable(self.away, code="limit_store_unavailable", retry_after=PULSE_SECONDS)
 
     def _open_end(self, request_id: str, actual: dict[str, int]) -> None:
         self._unsettled[request_id] = actual

@@ -23,11 +23,12 @@ IMAGE_TOKENS = 4_096
 """At the most, for an image that is only named by its URL."""
 USUAL_OUTPUT = 512
 """Until a key's answers are known."""
-LARGEST_OUTPUT = 4_096
+LARGEST_OUTPUT = 131_072
 """What a strict limit reserves for a model that states no bound of its own; such a stream is watched."""
 LEAST_OUTPUT = 16
 """A stream that can be ended starts when there is room for so much."""
 NEVER = 2**63
+SPEND = "spend_nano_usd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +48,11 @@ class Estimate:
     tier: str = ""
 
     def amount(self, kind: str, usage: Usage) -> int:
-        if kind != "spend_nano_usd":
+        if kind != SPEND:
             return amount(kind, usage, 0)
         return max((_dearest(price, usage, self.tier) for price in self.prices), default=0)
 
-    def claim(self, limit: LimitRecord, spend: SpendRecord | None, unshipped: int = 0) -> Claim:
+    def claim(self, limit: LimitRecord, spend: SpendRecord | None = None, unshipped: int = 0) -> Claim:
         """`unshipped` nano-dollars of this gateway that the ledger does not know yet."""
         window = PERIODS[limit.period] if limit.period else limit.window
         if limit.kind in ("requests", "concurrency"):
@@ -64,7 +65,7 @@ class Estimate:
         most = max(self.amount(limit.kind, self.most), usual)
         least = min(self.amount(limit.kind, self.least), most) if self.endable else most
         floor = since = None
-        if limit.kind == "spend_nano_usd":
+        if limit.kind == SPEND:
             begins = spend.begins if spend is not None else 0
             floor, since = (spend.spent if spend is not None else 0) + unshipped, epoch_at(begins, window, limit.offset)
         return Claim(
@@ -73,9 +74,9 @@ class Estimate:
 
     def output_within(self, kind: str, granted: int) -> int:
         """Tokens of output that still fit what was granted."""
-        if self.amount(kind, self.with_output(LARGEST_OUTPUT * 512)) <= granted:
+        if self.amount(kind, self.with_output(LARGEST_OUTPUT * 16)) <= granted:
             return NEVER
-        low, high = 0, LARGEST_OUTPUT * 512
+        low, high = 0, LARGEST_OUTPUT * 16
         while high - low > 1:
             middle = (low + high) // 2
             if self.amount(kind, self.with_output(middle)) <= granted:
@@ -90,7 +91,7 @@ class Estimate:
 
 def is_exact(limit: LimitRecord) -> bool:
     """Never exceeded: a strict limit, and every budget that gateways know of."""
-    return limit.strict or limit.kind == "spend_nano_usd"
+    return limit.strict or limit.kind == SPEND
 
 
 def estimate(request: Request, model: ModelRecord, targets: list[Target], learned: int | None) -> Estimate:
