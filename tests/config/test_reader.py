@@ -15,7 +15,7 @@ from tokenworks.core.price import STATED
 from tokenworks.core.target import Policy, RouteLimits
 
 PROTOCOLS = {"openai_chat", "anthropic"}
-ENGINES = {"echo", "llama_server"}
+ENGINES = {"echo", "llama", "llama_server"}
 DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
 EXAMPLE = DOCUMENT.read_text().partition("```toml\n")[2].partition("```")[0]
 

@@ -50,7 +50,7 @@ def test_a_failing_start_is_told_and_tried_again(
 
 def test_wrong_settings_end_the_start_at_once(start: Callable[..., Any]) -> None:
     for arguments, said in (
-        (("--model", "m", "--engine", "ecko"), "known: echo, llama_server"),
+        (("--model", "m", "--engine", "ecko"), "known: echo, llama, llama_server"),
         (("--model", "m", "--engine", "echo", "--option", "rat=1"), "did you mean 'rate'?"),
         (("--model", "smollm2-135n", "--engine", "llama_server"), "Did you mean 'smollm2-135m'"),
         (("--model", "m", "--engine", "llama_server", "--weights", "file:/x.gguf", "--option", "chat_template=q"), "q"),

@@ -55,5 +55,5 @@ def test_what_is_wrong_is_named(arguments: list[str], named: str) -> None:
 
 
 def test_an_unknown_engine_lists_the_known_ones() -> None:
-    with pytest.raises(OptionError, match="unknown engine 'ecko'; known: echo, llama_server"):
+    with pytest.raises(OptionError, match="unknown engine 'ecko'; known: echo, llama, llama_server"):
         engine_class("ecko")

@@ -265,3 +265,59 @@ def test_a_kernel_that_fails_is_the_engines_end(other_bench: Any) -> None:
             bench.ask(prompts=("a",), max_tokens=2)
     finally:
         bench.close()
+
+
+def test_texts_become_vectors_of_length_one(bench: Any) -> None:
+    texts = ("The cat sat on the mat.", "A cat is sitting on a rug.", "Interest rates rose by a quarter.")
+    events = bench.ask(embed=texts)
+    vectors = [event.values for event in events if isinstance(event, wire.Vector)]
+    assert [event.index for event in events if isinstance(event, wire.Vector)] == [0, 1, 2]
+    assert {len(vector) for vector in vectors} == {bench.generator.intake.model.dimensions}
+    assert all(sum(x * x for x in vector) == pytest.approx(1) for vector in vectors)
+    alike, apart = (sum(a * b for a, b in zip(vectors[0], other, strict=True)) for other in vectors[1:])
+    assert alike > apart
+    assert usage(events).input == sum(len(bench.generator.tokenize(text)) for text in texts)
+    assert finish(events).reason == "stop"
+    (short,) = [event.values for event in bench.ask(embed=texts[:1], dimensions=8) if isinstance(event, wire.Vector)]
+    assert len(short) == 8
+    ids = bench.generator.tokenize(texts[0])
+    (again,) = [event.values for event in bench.ask(embed=(ids,)) if isinstance(event, wire.Vector)]
+    assert again == pytest.approx(vectors[0])
+
+
+def test_documents_are_ranked(bench: Any) -> None:
+    documents = ("Stocks fell on Monday.", "The cat sat on the mat.", "Bond yields rose.")
+    events = bench.ask(rank=wire.Ranking("A cat on a mat", documents, 2))
+    ranked = [event for event in events if isinstance(event, wire.Ranked)]
+    assert len(ranked) == 2
+    assert ranked[0].index == 1
+    assert ranked[0].score >= ranked[1].score
+
+
+@pytest.mark.parametrize(
+    ("request_", "error", "param"),
+    [
+        ({"embed": ("",)}, InvalidRequest, "input"),
+        ({"embed": ("a",), "dimensions": 10**6}, InvalidRequest, "dimensions"),
+        ({"embed": ([10**9],)}, InvalidRequest, "input"),
+        ({"embed": ("word " * 2000,)}, ContextLengthExceeded, "input"),
+    ],
+)
+def test_what_cannot_be_embedded_is_refused(bench: Any, request_: Any, error: Any, param: str) -> None:
+    with pytest.raises(error) as raised:
+        bench.ask(**request_)
+    assert raised.value.param == param
+
+
+def test_an_operator_sees_what_happens(bench: Any) -> None:
+    bench.ask(messages=CHAT, max_tokens=4, sampling=GREEDY, tenant="seen", priority="interactive")
+    bench.ask(messages=CHAT, max_tokens=4, sampling=GREEDY, tenant="seen", priority="interactive")
+    text = bench.runner.run(bench.generator.metrics())
+    value = {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in text.splitlines() if line[0] != "#"}
+    assert value['tokenworks_engine_first_token_seconds_count{priority="interactive"}'] >= 2
+    assert value['tokenworks_engine_inter_token_seconds_count{priority="interactive"}'] >= 6
+    assert value['tokenworks_engine_queue_seconds_sum{priority="interactive"}'] >= 0
+    assert value["tokenworks_engine_step_tokens_sum"] > value["tokenworks_engine_batch_sequences_sum"]
+    assert 0 < value["tokenworks_engine_cached_prompt_tokens"] < value["tokenworks_engine_prompt_tokens"]
+    assert 0 < value["tokenworks_engine_cache_used_bytes"] <= value["tokenworks_engine_cache_limit_bytes"]
+    assert value["tokenworks_engine_running_sequences"] == value["tokenworks_engine_waiting_sequences"] == 0

@@ -14,9 +14,11 @@ from tokenworks.worker.engines.generating import Batch, EngineDied, GeneratingEn
 from tokenworks.worker.engines.llama.answer import Answer
 from tokenworks.worker.engines.llama.binding import BindingError
 from tokenworks.worker.engines.llama.choice import Choice
+from tokenworks.worker.engines.llama.embedding import Embedder
 from tokenworks.worker.engines.llama.grammar import Grammars
-from tokenworks.worker.engines.llama.intake import Given, Intake
+from tokenworks.worker.engines.llama.intake import Given, Intake, check
 from tokenworks.worker.engines.llama.kernel import Kernel, KernelFailed
+from tokenworks.worker.engines.llama.measuring import Measuring, Vectors
 from tokenworks.worker.engines.llama.model import LoadFailed, Model
 from tokenworks.worker.engines.llama.options import SMALLEST_STEP, Plan
 from tokenworks.worker.engines.llama.pace import Pace
@@ -38,6 +40,7 @@ class Generator(GeneratingEngine):
         self._kernel: Kernel | None = None
         self._runner: Runner | None = None
         self._intake: Intake | None = None
+        self._measuring: Measuring | None = None
 
     @property
     def runner(self) -> Runner:
@@ -69,6 +72,11 @@ class Generator(GeneratingEngine):
         pace = Pace(least, max(least, min(plan.batch, kernel.batch)), plan.step)
         self._runner = Runner(kernel, scheduler, pace, self._die)
         self._runner.start()
+        model, capacity = self._model, kernel.capacity
+        assert model is not None  # noqa: S101 -- `_load` made it
+        self._measuring = Measuring(
+            model, self._runner, lambda: Embedder(model, capacity=capacity, threads=plan.threads)
+        )
         await self.probe()
 
     def _load(self, weights: Path) -> None:
@@ -88,6 +96,8 @@ class Generator(GeneratingEngine):
         if self._runner is not None:
             await self._runner.stop()
             self._runner = None
+        if self._measuring is not None:
+            self._measuring.close()
         if self._kernel is not None:
             self._kernel.close()
         if self._model is not None:
@@ -111,6 +121,10 @@ class Generator(GeneratingEngine):
 
     async def generate(self, request: wire.GenerateRequest) -> AsyncGenerator[Batch, None]:
         runner = self.runner
+        if request.embed is not None or request.rank is not None:
+            async for batch in self._measure(request):
+                yield batch
+            return
         choices, prompts = await asyncio.to_thread(self.intake.choices, request)
         answer = Answer(choices, asyncio.get_running_loop().create_future())
         runner.submit(answer)
@@ -131,6 +145,22 @@ class Generator(GeneratingEngine):
         finally:
             runner.cancel(answer)
 
+    async def _measure(self, request: wire.GenerateRequest) -> AsyncGenerator[Batch, None]:
+        assert self._measuring is not None  # noqa: S101 -- there is a runner
+        check(request)
+        events = self._measuring.answer(request)
+        try:
+            first = await self._unless_dead(_next(events))
+            yield [wire.Started(f"{self.setup.model}-{next(self._answers)}", self.setup.model)]
+            while first:
+                yield first
+                first = await self._unless_dead(_next(events))
+        finally:
+            await events.aclose()
+
+    async def metrics(self) -> str:
+        return self._runner.observed.render() if self._runner is not None else ""
+
     async def _unless_dead(self, work: Coroutine[Any, Any, list[wire.Event]]) -> list[wire.Event]:
         """EngineDied when the engine dies meanwhile."""
         waiting = asyncio.create_task(work)
@@ -143,6 +173,11 @@ class Generator(GeneratingEngine):
         finally:
             waiting.cancel()
             death.cancel()
+
+
+async def _next(events: Vectors) -> list[wire.Event]:
+    """[] at the end."""
+    return await anext(events, [])
 
 
 async def _accepted(answer: Answer) -> list[wire.Event]:

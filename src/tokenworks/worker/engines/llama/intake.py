@@ -76,7 +76,7 @@ class Intake:
 
     def choices(self, request: wire.GenerateRequest) -> tuple[list[Choice], list[Given]]:
         """InvalidRequest or ContextLengthExceeded for what cannot be done."""
-        _check(request)
+        check(request)
         prompts = self._prompts(request)
         if request.n * len(prompts) > MOST_CHOICES:
             raise InvalidRequest(f"At most {MOST_CHOICES} choices in one request.", param="n")
@@ -248,7 +248,8 @@ def _must_call(request: wire.GenerateRequest) -> bool:
     return bool(request.tools) and (request.forced_tool is not None or request.tool_choice == "required")
 
 
-def _check(request: wire.GenerateRequest) -> None:
+def check(request: wire.GenerateRequest) -> None:
+    """InvalidRequest for what no model can do."""
     tasks = (request.messages, request.prompts, request.embed, request.rank)
     if sum(task is not None for task in tasks) != 1:
         raise InvalidRequest("Give one of 'messages', 'prompts', 'embed' and 'rank'.", param="messages")

@@ -56,6 +56,10 @@ class Kernel:
             self._context = ffi.NULL
 
     @property
+    def cuts(self) -> bool:
+        return self.layout is not None
+
+    @property
     def bytes_per_token(self) -> int:
         return self.layout.bytes_per_token if self.layout else 0
 

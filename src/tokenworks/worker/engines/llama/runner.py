@@ -15,6 +15,7 @@ from tokenworks.core.errors import LimitReached, TokenworksError, Unavailable
 from tokenworks.worker.engines.llama.answer import Answer
 from tokenworks.worker.engines.llama.choice import Choice
 from tokenworks.worker.engines.llama.kernel import Kernel, KernelFailed
+from tokenworks.worker.engines.llama.observed import Observed
 from tokenworks.worker.engines.llama.pace import Pace
 from tokenworks.worker.engines.llama.scheduling.scheduler import Refused, Scheduler
 from tokenworks.worker.engines.llama.scheduling.sequence import Outcome, Sequence, Work
@@ -37,6 +38,8 @@ class Runner:
         self._closing = False
         self._owners: dict[Sequence, tuple[Answer, Choice]] = {}
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self.observed = Observed(scheduler)
+        self._last: dict[Sequence, float] = {}
         self.steps = 0
         self.generated = 0
 
@@ -95,6 +98,7 @@ class Runner:
                 self._owners[choice.sequence] = (answer, choice)
         except Refused as refused:
             self._cancel(answer)
+            self.observed.refused()
             wait = max(1, round(refused.retry_after))
             if refused.own:
                 error = LimitReached(
@@ -106,6 +110,7 @@ class Runner:
 
     def _cancel(self, answer: Answer) -> None:
         for choice in answer.choices:
+            self._last.pop(choice.sequence, None)
             if self._owners.pop(choice.sequence, None) is not None:
                 self.scheduler.cancel(choice.sequence)
 
@@ -121,8 +126,10 @@ class Runner:
         seconds = time.monotonic() - begun
         scheduler.commit(outcomes, seconds)
         self.steps += 1
-        self._pace.add(sum(work.end - work.begin for work in works), seconds)
-        self._hand_out(outcomes)
+        tokens = sum(work.end - work.begin for work in works)
+        self._pace.add(tokens, seconds)
+        self.observed.step(len(works), tokens, seconds)
+        self._hand_out(outcomes, begun + seconds)
 
     def _compute(self, works: list[Work]) -> list[Outcome]:
         outcomes = []
@@ -136,7 +143,7 @@ class Runner:
             outcomes.append(outcome)
         return outcomes
 
-    def _hand_out(self, outcomes: list[Outcome]) -> None:
+    def _hand_out(self, outcomes: list[Outcome], now: float) -> None:
         """One call into the event loop for all that this step brought."""
         handed: list[tuple[Answer, list[object], TokenworksError | None]] = []
         for outcome in outcomes:
@@ -145,11 +152,13 @@ class Runner:
                 continue
             answer, choice = self._owners[sequence]
             self.generated += len(outcome.tokens)
+            self.observed.token(sequence, now, self._last.get(sequence, 0.0))
+            self._last[sequence] = now
             events: list[object] = list(choice.events)
             choice.events.clear()
             error = None
             if outcome.ended:
-                del self._owners[sequence]
+                del self._owners[sequence], self._last[sequence]
                 if choice.failed:
                     error = TokenworksError(f"The answer cannot go on: {choice.failed}", code="grammar_error")
             handed.append((answer, events, error))

@@ -41,8 +41,10 @@ class SimulatedKernel:
         self.capacity = capacity
         self.held = [Slot() for _ in range(slots)]
         self.saved = self.loaded = 0
+        self.cuts = True
 
     def save(self, slot: int, begin: int, end: int) -> Cells:
+        assert self.cuts
         held = self.held[slot]
         assert 0 <= begin < end <= len(held.tokens)
         self.saved += end - begin

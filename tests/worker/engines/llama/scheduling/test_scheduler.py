@@ -335,3 +335,18 @@ def test_a_step_of_64_sequences_costs_less_than_a_hundredth_of_the_kernels_time(
     for _ in range(50):
         sim.step()
     assert (time.process_time() - begun) / 50 < 0.05
+
+
+@pytest.mark.parametrize("memory", [0, 1000])
+def test_without_a_way_to_save_everything_is_computed_anew(simulation: Any, memory: int) -> None:
+    """Recurrent models, and those with a sliding window."""
+    sim = simulation(slots=2, capacity=256, budget=16, memory=memory)
+    sim.kernel.cuts = False
+    for n in range(6):
+        sim.submit([7] * 60, 20, tenant=str(n % 2), key=(str(n % 2), ""), priority=Priority(n % 3))
+    for _ in range(10):
+        sim.step()
+    sim.scheduler.preempt(sim.scheduler.running[0])
+    sim.run()
+    assert sim.kernel.saved == sim.kernel.loaded == sim.scheduler.counts.cached == 0
+    sim.assert_empty()

@@ -100,8 +100,10 @@ class Prefixes:
     def insert(self, key: Key, tokens: list[int], end: int, save: Callable[[int, int], Stored]) -> Match:
         """Stores what is not there yet of the first `end` tokens, as far as the memory allows. `save(begin, end)` gives
         keys and values."""
-        begin = self._shared(key, tokens[:end])
         found = Match()
+        if not self.memory:
+            return found
+        begin = self._shared(key, tokens[:end])
         if begin:
             self._extend(self._root(("", key[1])), ("", key[1]), tokens, begin, found, save)
             if found.length < begin:

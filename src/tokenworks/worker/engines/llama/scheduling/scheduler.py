@@ -179,6 +179,8 @@ class Scheduler:
 
     def _follows(self, sequence: Sequence) -> bool:
         """Whether it should wait for a running sequence that computes a prefix of it; what is computed is stored."""
+        if not self._kernel.cuts or not self.prefixes.memory:
+            return False
         match = self.prefixes.match(sequence.key, sequence.tokens)
         leader: Sequence | None = None
         longest = match.length + WORTH_SHARING
@@ -251,7 +253,7 @@ class Scheduler:
 
     def _close_gap(self) -> None:
         """Moves the last sequence into a free slot below it: a kernel computes each row of neighbours by itself."""
-        if not self.running:
+        if not self.running or not self._kernel.cuts:
             return
         last = self.running[-1]
         if self._slots.lowest() > last.slot or not last.computed:
@@ -291,6 +293,8 @@ class Scheduler:
             self._store(sequence, sequence.computed)
 
     def _store(self, sequence: Sequence, end: int) -> Match:
+        if not self._kernel.cuts:
+            return Match()
         save: Callable[..., object] = self._kernel.save
         slot = sequence.slot
         return self.prefixes.insert(sequence.key, sequence.tokens, end, lambda a, b: save(slot, a, b))  # type: ignore[arg-type, return-value]

@@ -46,6 +46,11 @@ class Kernel(Protocol):
         """Tokens that fit into each slot."""
         ...
 
+    @property
+    def cuts(self) -> bool:
+        """Whether keys and values can be saved and loaded; otherwise a sequence is computed anew each time."""
+        ...
+
     def save(self, slot: int, begin: int, end: int) -> Stored:
         """A copy of these positions."""
         ...
