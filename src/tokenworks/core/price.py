@@ -139,7 +139,8 @@ class Price:
             total += usage.cached_input * cell.cached_input
         if usage.cache_write:
             total += usage.cache_write * cell.cache_write
-            total += min(usage.cache_write_1h, usage.cache_write) * cell.cache_write_1h
+            if usage.cache_write_1h:
+                total += min(usage.cache_write_1h, usage.cache_write) * cell.cache_write_1h
         if cell.input_parts:
             total += _parts(usage, usage.input, cell.input_parts)
         if cell.output_parts:
@@ -170,8 +171,7 @@ class Price:
         whole = {kind: int(rate * denominator) for kind, rate in exact.items()}
 
         def parts(of: str) -> tuple[tuple[str, int], ...]:
-            found = [(kind, whole[kind] - whole[of]) for kind in KINDS if kind in _PARTS[of]]
-            return tuple(found) if any(difference for _, difference in found) else ()
+            return tuple((kind, whole[kind] - whole[of]) for kind in _PARTS[of] if whole[kind] != whole[of])
 
         cell = self._cells[key] = _Cell(
             denominator,

@@ -14,6 +14,8 @@ import msgspec
 from tokenworks.core.money import nano_to_usd
 
 _USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
+_KEY = b'"usage"'
+_PLAIN = re.compile(rb'"usage"\s*:\s*\{(?=\s*"(?:prompt|input|output|completion|total)_tokens"\s*:)')
 _COUNTS = {"prompt_tokens", "input_tokens", "output_tokens", "completion_tokens", "total_tokens"}
 _OURS = ("cost", "cost_nano_usd", "cost_details", "is_byok", "estimated_cost")
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -23,8 +25,11 @@ _ENCODE = msgspec.json.Encoder().encode
 
 def in_answer(body: bytes, charge: int) -> bytes:
     """A whole answer, where it has a `usage`."""
-    if b'"usage"' not in body:
+    at = body.rfind(_KEY)
+    if at < 0:
         return body
+    if (found := _plain(body, at)) is not None and body.find(_KEY) == at:
+        return _inserted(body, found, charge)
     try:
         members = _MEMBERS.decode(body)
         usage = _MEMBERS.decode(members.get("usage", b"null"))
@@ -39,8 +44,11 @@ def in_answer(body: bytes, charge: int) -> bytes:
 
 def in_stream(out: bytes, charge: Callable[[], int]) -> bytes:
     """A part of a stream, where it reports usage. No string can be taken for that key: its quotes would be escaped."""
-    if b'"usage"' not in out:
+    at = out.rfind(_KEY)
+    if at < 0:
         return out
+    if (begin := _plain(out, at)) is not None:
+        return _inserted(out, begin, charge())
     for found in reversed(list(_USAGE.finditer(out))):
         text = out[found.end() :].decode("utf-8", "replace")
         try:
@@ -53,6 +61,19 @@ def in_stream(out: bytes, charge: Callable[[], int]) -> bytes:
         rest = out[found.end() + len(text[:length].encode()) :]
         return out[: found.end()] + _ENCODE({**kept, **_members(charge())}) + rest
     return out
+
+
+def _plain(text: bytes, at: int) -> int | None:
+    """Where the members of the usage at `at` begin, if they say nothing of costs: then two more in front are enough."""
+    found = _PLAIN.match(text, at)
+    if found is None or text.find(b"cost", at) >= 0 or text.find(b"is_byok", at) >= 0:
+        return None
+    return found.end()
+
+
+def _inserted(text: bytes, begin: int, charge: int) -> bytes:
+    told = b'"cost":%s,"cost_nano_usd":%d,' % (nano_to_usd(charge).encode(), charge)
+    return text[:begin] + told + text[begin:]
 
 
 def _members(charge: int) -> dict[str, Any]:
