@@ -1,4 +1,4 @@
-"""How many records one core writes down, and what one append costs a request. Prints a table."""
+"""How many records one core writes down, on both sides, and what one append costs a request. Prints a table."""
 
 import asyncio
 import os
@@ -8,14 +8,20 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import msgspec
+
+from tokenworks.control.storage import migrate, proofs
+from tokenworks.control.storage.attempts import AttemptWriter
+from tokenworks.control.storage.database import Database, sqlite_url
 from tokenworks.journal.framing import read_batch
-from tokenworks.journal.records import Opened, Settled, UsageRecord
+from tokenworks.journal.records import Opened, Record, Settled, UsageRecord
 from tokenworks.journal.writer import Journal, JournalSettings
 
 ROUNDS = 5
 REQUESTS = 20_000
 COMMITS = 2_000
 AT_ONCE = 64
+BATCHES, BATCH = 8, 2_500
 TARGET = 20_000
 
 Work = Callable[[Journal, list[float]], Awaitable[int]]
@@ -88,6 +94,32 @@ async def _round(work: Work, settings: JournalSettings) -> tuple[float, list[flo
     return count / elapsed, latencies
 
 
+async def _ingest(keys: int) -> float:
+    """What control does with whole batches: usage, its sums, and the ledger's charges, committed to SQLite."""
+    with tempfile.TemporaryDirectory(dir=os.environ.get("TOKENWORKS_BENCH_DIR", ".")) as directory:
+        database = Database(sqlite_url(Path(directory) / "control.db"))
+        try:
+            await migrate.upgrade(database)
+            writer = AttemptWriter(database.dialect)
+            batches = [_batch(number, keys) for number in range(BATCHES)]
+            begin = time.perf_counter()
+            for batch in batches:
+                await database.write_batch(lambda connection, batch=batch: writer.write(connection, batch))
+            elapsed = time.perf_counter() - begin
+            assert (await database.write_batch(proofs.check))["differences"] == []
+        finally:
+            await database.close()
+    return sum(map(len, batches)) / elapsed
+
+
+def _batch(number: int, keys: int) -> list[Record]:
+    records: list[Record] = []
+    for each in range(number * BATCH, (number + 1) * BATCH):
+        opened, settled = _records(each)
+        records += [msgspec.structs.replace(opened, key_id=f"key_{each % keys}"), settled]
+    return records
+
+
 def main() -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
@@ -103,6 +135,9 @@ def main() -> None:
         rate = statistics.median(rate for rate, _ in rounds)
         quantiles = statistics.quantiles([1e6 * value for _, values in rounds for value in values], n=100)
         print(f"{name:40}{rate:12,.0f}{rate / TARGET:10.1f}{quantiles[49]:10.1f}{quantiles[98]:10.1f}  {unit}")
+    for keys in (1, 200):
+        rate = statistics.median(asyncio.run(_ingest(keys)) for _ in range(ROUNDS))
+        print(f"{f'control: usage and ledger, {keys} keys':40}{rate:12,.0f}{rate / TARGET:10.1f}")
 
 
 if __name__ == "__main__":

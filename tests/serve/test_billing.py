@@ -35,7 +35,7 @@ def server(tmp_path_factory: Any, serve: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def told(server: Any, wait_until: Any) -> dict[str, int]:
-    """Nano-dollars of the usage that callers were told, by request: plain answers and streams."""
+    """Nano-dollars that callers were told, by request: in headers of plain answers and at the end of streams."""
     costs: dict[str, int] = {}
     with OpenAI(base_url=f"{server.url}/v1", api_key=server.api_key, max_retries=0) as client:
         for number in range(4):
@@ -43,13 +43,15 @@ def told(server: Any, wait_until: Any) -> dict[str, int]:
             if number % 2:
                 plain = client.chat.completions.with_raw_response.create(model="echo", messages=words)
                 name, usage = plain.headers["x-request-id"], plain.parse().usage
+                costs[name] = int(plain.headers["x-tokenworks-cost-nano-usd"])
             else:
                 options = {"include_usage": True}
                 raw = client.chat.completions.with_raw_response.create(
                     model="echo", messages=words, stream=True, stream_options=options
                 )
                 name, [usage] = raw.headers["x-request-id"], [chunk.usage for chunk in raw.parse() if chunk.usage]
-            costs[name] = usage.prompt_tokens * 150 + usage.completion_tokens * 600
+            assert usage.cost_nano_usd == usage.prompt_tokens * 150 + usage.completion_tokens * 600
+            assert costs.setdefault(name, usage.cost_nano_usd) == usage.cost_nano_usd
     for name in costs:
         wait_until(lambda name=name: receipt(server, name)[0] == 200, "the receipt")
     return costs

@@ -124,7 +124,8 @@ def _known_note(connection: Connection, sequence: int, number: str, corrected: I
 def given_back(connection: Connection, organization_id: str, request_id: str) -> int:
     """What was given back of a request."""
     refunds = ledger.others(connection, organization_id, Kind.REFUND)
-    notes = [each for each in invoices.every(connection, organization_id) if each.kind == CREDIT_NOTE]
-    of_notes = sum(each.refunded for each in notes if each.document["request_id"] == request_id)
+    notes = [each.number for each in invoices.every(connection, organization_id) if each.kind == CREDIT_NOTE]
+    documents = invoices.documents(connection, notes)
+    of_notes: int = sum(each["net"]["nano_usd"] for each in documents if each["request_id"] == request_id)
     of_refunds: int = sum(row.amount for row in refunds if row.reference == request_id)
     return of_notes + of_refunds

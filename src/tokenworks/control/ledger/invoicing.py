@@ -18,7 +18,7 @@ from tokenworks.control.ledger.lines import Group, Rates, lines
 from tokenworks.control.ledger.payments.base import NANO_PER_CENT
 from tokenworks.control.ledger.rates import rates_of
 from tokenworks.control.storage import billing, invoices, ledger
-from tokenworks.control.storage.invoices import INVOICE, Issued
+from tokenworks.control.storage.invoices import INVOICE, Issued, Summary
 from tokenworks.control.storage.ledger import Transaction
 from tokenworks.core.errors import InvalidRequest
 from tokenworks.core.money import nano_to_usd
@@ -74,7 +74,8 @@ def bill(connection: Connection, organization_id: str, month: str) -> Bill:
     known = sum(each.charged for each in issued)
     if balances.charged - later - known != sum(group.charge for group in groups):
         groups = [*_late(connection, organization_id, issued, month), *groups]
-    told = {each["sequence"] for invoice in issued for each in invoice.document["refunds"]}
+    with_refunds = invoices.documents(connection, [each.number for each in issued if each.refunded])
+    told = {each["sequence"] for document in with_refunds for each in document["refunds"]}
     refunds = [
         row
         for row in ledger.others(connection, organization_id, Kind.REFUND)
@@ -85,11 +86,12 @@ def bill(connection: Connection, organization_id: str, month: str) -> Bill:
     return Bill(month, groups, refunds, profile.tax_basis_points, later, balance)
 
 
-def _late(connection: Connection, organization_id: str, issued: list[Issued], month: str) -> list[Group]:
+def _late(connection: Connection, organization_id: str, issued: list[Summary], month: str) -> list[Group]:
     """Of earlier months, what no invoice has: by month, its groups less those on invoices."""
     start, _ = months.span(month)
     told: dict[tuple[Any, ...], Group] = {}
-    for stated in (_stated(each) for invoice in issued for each in invoice.document["groups"]):
+    documents = invoices.documents(connection, [each.number for each in issued])
+    for stated in (_stated(each) for document in documents for each in document["groups"]):
         known = told.get(stated.identity)
         told[stated.identity] = stated if known is None else known.less(_negative(stated))
     found = []

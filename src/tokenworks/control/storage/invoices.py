@@ -1,7 +1,7 @@
 """Invoices and credit notes as they were issued, and what an invoice is made of."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from sqlalchemy import Row, case, func, select
@@ -26,7 +26,9 @@ _DIMENSIONS = ("project_id", "key_id", "model", "price", "batch", "tier")
 
 
 @dataclass(frozen=True, slots=True)
-class Issued:
+class Summary:
+    """An issued one without its document, which may be long."""
+
     number: str
     organization_id: str
     kind: str
@@ -38,7 +40,14 @@ class Issued:
     refunded: int
     total: int
     due: int
+
+
+@dataclass(frozen=True, slots=True)
+class Issued(Summary):
     document: dict[str, Any]
+
+
+_SUMMARY = tuple(field.name for field in fields(Summary))
 
 
 def groups(connection: Connection, organization_id: str, month: str, start: int, end: int) -> list[Group]:
@@ -110,7 +119,7 @@ def next_number(connection: Connection, kind: str, year: int) -> str:
 
 
 def add(connection: Connection, made: Issued) -> None:
-    connection.execute(invoices.insert().values(**{name: getattr(made, name) for name in Issued.__slots__}))
+    connection.execute(invoices.insert().values(**asdict(made)))
 
 
 def find(connection: Connection, number: str) -> Issued | None:
@@ -126,10 +135,15 @@ def of_month(connection: Connection, organization_id: str, month: str) -> Issued
     return None if row is None else _issued(row)
 
 
-def every(connection: Connection, organization_id: str) -> list[Issued]:
+def every(connection: Connection, organization_id: str) -> list[Summary]:
     """In the order of their issue."""
-    query = select(invoices).where(invoices.c.organization_id == organization_id)
-    return [_issued(row) for row in connection.execute(query.order_by(invoices.c.issued_at, invoices.c.number))]
+    query = select(*(invoices.c[name] for name in _SUMMARY)).where(invoices.c.organization_id == organization_id)
+    return [Summary(*row) for row in connection.execute(query.order_by(invoices.c.issued_at, invoices.c.number))]
+
+
+def documents(connection: Connection, numbers: Iterable[str]) -> list[dict[str, Any]]:
+    query = select(invoices.c.document).where(invoices.c.number.in_(list(numbers)))
+    return list(connection.execute(query).scalars())
 
 
 def open_amount(connection: Connection, organization_id: str, number: str) -> int:
@@ -150,4 +164,4 @@ def open_amount(connection: Connection, organization_id: str, number: str) -> in
 
 
 def _issued(row: Row[Any]) -> Issued:
-    return Issued(**{name: getattr(row, name) for name in Issued.__slots__})
+    return Issued(**{name: getattr(row, name) for name in (*_SUMMARY, "document")})

@@ -27,7 +27,7 @@ from tokenworks.control.ledger.accounts import Kind
 from tokenworks.control.ledger.corrections import Wish
 from tokenworks.control.services import Services, ServicesDep
 from tokenworks.control.storage import invoices
-from tokenworks.control.storage.invoices import INVOICE, Issued
+from tokenworks.control.storage.invoices import INVOICE, Issued, Summary
 from tokenworks.control.storage.ledger import Transaction
 from tokenworks.core.errors import InvalidRequest
 from tokenworks.core.money import nano_to_usd
@@ -206,7 +206,7 @@ async def _file(services: Services, document: dict[str, Any], form: str) -> Resp
     return Response(file.content, media_type=file.media_type, headers=disposition)
 
 
-async def _shape(connection: AsyncConnection, each: Issued, new: bool | None = None) -> Invoice:
+async def _shape(connection: AsyncConnection, each: Summary, new: bool | None = None) -> Invoice:
     left = 0
     if each.kind == INVOICE:
         left = await connection.run_sync(invoices.open_amount, each.organization_id, each.number)
