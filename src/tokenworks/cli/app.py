@@ -31,6 +31,7 @@ COMMANDS = {
     "prices": "prices",
     "files": "files",
     "batches": "batches",
+    "chaos": "chaos",
     "gateway": "planes",
     "control": "planes",
     "worker": "planes",

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass, fields
 
+MOST = 1_000_000_000
+"""Of one kind, in one request."""
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
@@ -28,6 +31,11 @@ class Usage:
     audio_ms: int = 0
     images: int = 0
     gpu_ms: int = 0
+
+    @property
+    def is_plausible(self) -> bool:
+        """What nobody can have taken is no report: a count below zero would pay the caller."""
+        return all(0 <= getattr(self, kind) <= MOST for kind in KINDS)
 
     @property
     def prompt(self) -> int:

@@ -123,6 +123,8 @@ class Translation:
     def _seen(self, events: list[Event]) -> list[Event]:
         if self._transform is not None:
             events = self._transform(events)
+        if any(isinstance(event, UsageReport) and not event.usage.is_plausible for event in events):
+            events = [event for event in events if not isinstance(event, UsageReport)]
         for event in events:
             self.observation.see(event)
         if self.observation.error is not None:

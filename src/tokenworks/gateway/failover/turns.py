@@ -11,6 +11,8 @@ from tokenworks.gateway.failover.route import Route
 
 LONGEST_WAIT = 5.0
 """Seconds for which a request is held back because all its upstreams want to be left alone."""
+OF_KEYS = frozenset({Fault.CREDENTIAL, Fault.QUOTA, Fault.RATE_LIMIT})
+"""What is wrong with a key: of a project that brought its own it says nothing to others."""
 PROBE_SECONDS = 1.0
 
 
@@ -69,7 +71,7 @@ class Turns:
         """An attempt on `target` has failed."""
         rule = RULES[error.fault]
         self.errors.append(error)
-        if error.provider is not None:
+        if error.provider is not None and not (error.fault in OF_KEYS and self._route.brought(target.upstream)):
             self._health.failed(target, error, type(self._route.asked.request.task), self._most)
         if not isinstance(self._error, CallerError):
             self._error = error

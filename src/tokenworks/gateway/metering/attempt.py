@@ -121,7 +121,7 @@ class Attempt:
         """What the upstream took and gave. `working`: it had the request, even if it showed nothing of its answer."""
         seen, request = self.observation, self.asked.request
         if seen.usage is not None:
-            return judge(seen.usage, seen, request, local=self._rating.local)
+            return judge(seen.usage, seen, request, local=self._rating.local, carried=self._carried)
         if not (working or seen.deltas or seen.finish_reasons):
             return Count(NOTHING)
         counted = estimate(request, seen, local=self._rating.local)

@@ -35,9 +35,12 @@ class Count:
     doubt: str = ""
 
 
-def judge(report: Usage, seen: Observation, request: Request, *, local: bool) -> Count:
-    """What a finished report is worth. A report that cannot be true is not billed: our own count is."""
-    doubt = _impossible(report, request)
+def judge(report: Usage, seen: Observation, request: Request, *, local: bool, carried: int = 0) -> Count:
+    """What a finished report is worth. A report that cannot be true is not billed: our own count is.
+
+    `carried`: tokens of earlier attempts that this one got with its prompt.
+    """
+    doubt = _impossible(report, request, carried)
     if doubt:
         counted = estimate(request, seen, local=local)
         return Count(counted, counted, doubt)
@@ -49,7 +52,7 @@ def judge(report: Usage, seen: Observation, request: Request, *, local: bool) ->
     return Count(report)
 
 
-def _impossible(report: Usage, request: Request) -> str:
+def _impossible(report: Usage, request: Request, carried: int) -> str:
     if min(report.input, report.cached_input, report.cache_write, report.output, report.reasoning) < 0:
         return "negative"
     if max(report.prompt, report.output) > LARGEST:
@@ -58,7 +61,7 @@ def _impossible(report: Usage, request: Request) -> str:
     if most is not None and report.output - report.reasoning > (most + FEW) * _answers(request):
         return "more_than_the_maximum"
     # A token is at least a byte, and whatever is said in text is in the body.
-    if report.prompt > len(request.body) + SLACK and request.body and _is_text(request):
+    if report.prompt - carried > len(request.body) + SLACK and request.body and _is_text(request):
         return "more_than_the_prompt"
     return ""
 

@@ -145,6 +145,8 @@ class StreamWriter:
         self._pending: list[bytes] = []
         self._sequence = 0
         self._ended = False
+        self._failed = False
+        """Also after `close`, whose bytes did not leave then."""
 
     def feed(self, event: Event) -> bytes:
         if isinstance(event, Failed):
@@ -162,8 +164,9 @@ class StreamWriter:
         return self._terminal(f"response.{response['status']}", response)
 
     def fail(self, error: TokenworksError) -> bytes:
-        if self._ended:
+        if self._failed:
             return b""
+        self._failed = True
         self._begin()
         return self._terminal("response.failed", self._fold.failed(error))
 
