@@ -3,7 +3,7 @@
 import sys
 from importlib import import_module
 
-NAMES = ("journal", "prices", "protocols", "startup", "gateway", "batches", "engine")
+NAMES = ("journal", "prices", "protocols", "routing", "startup", "gateway", "batches", "engine")
 ON_REQUEST = ("gateways",)
 """Installs other people's software, so only when it is named."""
 

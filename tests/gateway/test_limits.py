@@ -231,3 +231,10 @@ def test_a_plain_limit_counts_a_running_stream_but_never_ends_it(gateway: Any, l
     settled = gateway.control.settled(answer.headers["x-tokenworks-request-id"])
     assert settled.usage.output == 1_500
     assert ask(gateway).status_code == 429
+
+
+def test_every_model_that_is_tried_takes_from_its_own_limits(gateway: Any, limited: Any) -> None:
+    limited(LimitRecord("model", "plain", None, "requests", 1, DAY))
+    models = {"model": "down", "models": ["plain"]}
+    assert ask(gateway, **models).status_code == 200
+    assert ask(gateway, **models).status_code == 429

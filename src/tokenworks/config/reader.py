@@ -14,6 +14,7 @@ from tokenworks.config.problems import ConfigError, Problem, choose
 from tokenworks.config.records import Configuration, ModelConfig, ModelFacts, ProviderConfig
 from tokenworks.config.values import Bad, Check
 from tokenworks.core.price import STATED, unclear
+from tokenworks.core.routing import SORTS
 from tokenworks.core.target import Policy, RouteLimits
 
 T = TypeVar("T")
@@ -35,6 +36,7 @@ POLICY: dict[str, Check[Any]] = {
     "on_stream_loss": values.one_of(frozenset(STREAM_LOSS), partial(choose, known=STREAM_LOSS)),
     "breaker": values.count,
     "stream_whole": values.flag,
+    "sort": values.one_of(frozenset(SORTS), partial(choose, known=SORTS)),
 }
 LIMITS: dict[str, Check[Any]] = {field.name: values.seconds for field in fields(RouteLimits)}
 PRICE: dict[str, Check[Any]] = dict.fromkeys(STATED, values.price)

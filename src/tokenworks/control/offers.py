@@ -53,7 +53,9 @@ def _offer(model: ModelConfig, catalog: Catalog, providers: Mapping[str, Provide
         name=model.name,
         targets=tuple(_target(text, providers) for text in model.targets),
         limits=LimitsRecord(limits.connect, limits.first_token, limits.idle, limits.total),
-        policy=PolicyRecord(policy.retries, policy.hedge, policy.on_stream_loss, policy.breaker, policy.stream_whole),
+        policy=PolicyRecord(
+            policy.retries, policy.hedge, policy.on_stream_loss, policy.breaker, policy.stream_whole, policy.sort
+        ),
         price=model.price,
         engine=model.engine or (entry.engine if entry else None),
         context_length=entry.context_length if entry else None,

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tokenworks.core.messages import Foreign, Message, Tool, ToolChoice
+from tokenworks.core.routing import Preferences
 
 
 @dataclass(slots=True)
@@ -94,6 +95,7 @@ class Request:
     for an upstream of any other. An empty `model` means the service's default one.
     `unusual` tells that the body asks in a way that only some hosts of its protocol know: engines of ours get it anew.
     `timed` asks for a `Timing` with the answer. `batch` tells that it is a line of a batch.
+    `routing` is who shall answer, where the caller cares.
     `may_end` tells that the gateway may have to end the answer before the model does.
     `timed` asks for a `Timing` with the answer. `batch` tells that it is a line of a batch. `tenant` is the project of
     the caller: engines of ours give tenants fair shares and keep what they computed for one from all others.
@@ -122,4 +124,5 @@ class Request:
     batch: bool = False
     may_end: bool = False
     tenant: str = ""
+    routing: Preferences | None = None
     options: dict[str, Any] = field(default_factory=dict)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from tokenworks.core.price import Tariff
+from tokenworks.core.routing import ORDER
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class Policy:
     upstream's time to first token after which the next target is asked too; 0: never. `on_stream_loss`: how an answer
     that broke in its middle goes on, resume | restart | error. `breaker`: failures in a row that open an upstream's
     circuit; 0: no request learns from what happened to others. `stream_whole`: whole answers are asked for as streams
-    where another target could rescue them, so that silence is noticed.
+    where another target could rescue them, so that silence is noticed. `sort`: how targets are ordered (core.routing).
     """
 
     retries: int = 2
@@ -31,6 +32,7 @@ class Policy:
     on_stream_loss: str = "resume"
     breaker: int = 5
     stream_whole: bool = True
+    sort: str = ORDER
 
 
 @dataclass(frozen=True, slots=True)

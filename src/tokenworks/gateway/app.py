@@ -48,6 +48,10 @@ from tokenworks.gateway.failover.health import Health as Standings
 from tokenworks.gateway.failover.prober import Prober
 from tokenworks.gateway.metering.attempt import Meter
 from tokenworks.gateway.pipeline import Pipeline
+from tokenworks.gateway.routing.explain import PATH as EXPLAIN_PATH
+from tokenworks.gateway.routing.explain import Explain
+from tokenworks.gateway.routing.plan import Facts
+from tokenworks.gateway.routing.planner import Planner
 from tokenworks.gateway.settings import Settings
 from tokenworks.gateway.upstreams.http import Upstreams
 from tokenworks.gateway.upstreams.probe import Probe
@@ -89,8 +93,10 @@ class Gateway:
         self._health = Health(self._snapshot, journal, Probe(self._upstreams), self._admission, metrics)
         standings = Standings()
         self._prober = Prober(standings, Probe(self._upstreams), lambda: self._snapshot.state)
-        attempts = Attempts(self._upstreams, Meter(journal, metrics), standings)
-        pipeline = Pipeline(self._snapshot, keys, self._admission, self._upstreams, attempts, limits)
+        facts = Facts(self._upstreams.in_flight, standings)
+        planner = Planner(facts)
+        attempts = Attempts(self._upstreams, Meter(journal, metrics), standings, planner.answered)
+        pipeline = Pipeline(self._snapshot, keys, self._admission, planner, attempts, limits)
         pages: dict[tuple[str, str], Handler] = {
             ("GET", "/healthz"): self._health.healthz,
             ("GET", "/readyz"): self._health.readyz,
@@ -99,8 +105,9 @@ class Gateway:
             ("GET", "/info"): models.info,
             ("GET", "/v1/models"): models.list,
             ("POST", "/v1/moderations"): models.moderations,
-            ("POST", COUNT_PATH): CountTokens(self._snapshot, keys, self._upstreams, settings.body_limit),
-            ("POST", TOKENIZE_PATH): Tokenize(self._snapshot, keys, self._upstreams, settings.body_limit),
+            ("POST", COUNT_PATH): CountTokens(self._snapshot, keys, planner, self._upstreams, settings.body_limit),
+            ("POST", EXPLAIN_PATH): Explain(self._snapshot, keys, facts, SURFACES, settings.body_limit),
+            ("POST", TOKENIZE_PATH): Tokenize(self._snapshot, keys, planner, self._upstreams, settings.body_limit),
         }
         messages = codec(SURFACES[stored.MESSAGES])
         self._stored = stored.Stored(control, internal_token(cluster_key), keys, messages)
@@ -113,7 +120,7 @@ class Gateway:
         store = AnswerStore(self._client)
         self._runs = Runs(store)
         self._drain_seconds = settings.drain_seconds
-        intake = Intake(pipeline, keys, self._snapshot, self._upstreams, limits)
+        intake = Intake(pipeline, keys, self._snapshot, planner, self._upstreams, limits)
         responses = Responses(intake, store, self._runs)
         catalog = Catalog(intake, cluster_key)
         predictions = Predictions(intake, store, self._runs, catalog)

@@ -3,6 +3,7 @@
 import time
 
 from tokenworks.core.caller import Caller
+from tokenworks.core.errors import TokenworksError
 from tokenworks.core.request import Request
 from tokenworks.gateway.admission.keys import Keys
 from tokenworks.gateway.admission.limits.admit import Admission
@@ -11,8 +12,9 @@ from tokenworks.gateway.edge.exchange import Exchange
 from tokenworks.gateway.failover.attempts import Attempts
 from tokenworks.gateway.failover.route import Route
 from tokenworks.gateway.metering.attempt import Asked
-from tokenworks.gateway.routing.plan import default_model, plan
-from tokenworks.gateway.upstreams.http import Upstreams
+from tokenworks.gateway.routing import vocabulary
+from tokenworks.gateway.routing.plan import default_model
+from tokenworks.gateway.routing.planner import Planner
 from tokenworks.journal.records import Settled
 from tokenworks.protocols import codec as find_codec
 from tokenworks.protocols.base import Codec, ReadsHeaders
@@ -25,14 +27,14 @@ class Pipeline:
         snapshot: Subscriber,
         keys: Keys,
         admission: Admission,
-        upstreams: Upstreams,
+        planner: Planner,
         attempts: Attempts,
         limits: EdgeLimits,
     ) -> None:
         self._snapshot = snapshot
         self._keys = keys
         self._admission = admission
-        self._upstreams = upstreams
+        self._planner = planner
         self._attempts = attempts
         self._limits = limits
         self.interactive = 0
@@ -45,7 +47,8 @@ class Pipeline:
         try:
             caller = await self._keys.identify(exchange)
             body = await exchange.read_body(self._limits.body_bytes, self._limits.body_seconds)
-            await self.serve(exchange, codec, caller, codec.decode_request(body), arrived)
+            request = vocabulary.decoded(codec.decode_request, body, exchange.headers)
+            await self.serve(exchange, codec, caller, request, arrived)
         finally:
             self.interactive -= 1
 
@@ -60,14 +63,27 @@ class Pipeline:
         state = self._snapshot.state
         request.model = request.model or default_model(type(request.task), caller, state).name
         request.tenant = caller.project_id
+        delivery = Delivery(exchange, codec, self._limits, stream=request.stream)
+        choices = vocabulary.choices(request, state)
+        for choice in choices[:-1]:
+            try:
+                number = first_attempt + delivery.earlier
+                return await self._on(delivery, Asked(exchange.request_id, arrived, caller, choice, number))
+            except TokenworksError as error:
+                if delivery.written or not vocabulary.falls_over(error):
+                    raise
+                delivery.earlier = exchange.notes.get("attempts", 0)
+        number = first_attempt + delivery.earlier
+        return await self._on(delivery, Asked(exchange.request_id, arrived, caller, choices[-1], number))
+
+    async def _on(self, delivery: Delivery, asked: Asked) -> Settled:
+        """One model's answer: planned, reserved, and tried on its targets."""
+        exchange, caller, request, state = delivery.exchange, asked.caller, asked.request, self._snapshot.state
         exchange.notes |= {"key_id": caller.key_id, "model": request.model, "stream": request.stream}
-        targets = plan(request, caller, state, self._upstreams.in_flight)
+        targets = self._planner.plan(request, caller, state)
         exchange.notes["metered_model"] = request.model
-        asked, model = Asked(exchange.request_id, arrived, caller, request), state.models[request.model]
         async with await self._admission.hold(asked, state, targets) as hold:
             exchange.degraded, exchange.allowances = hold.degraded, hold.allowances()
-            delivery = Delivery(exchange, codec, self._limits, stream=request.stream)
-            route = Route(
-                asked, model, targets, state.upstreams, hold, first_attempt, state.own_keys.get(caller.project_id)
-            )
+            model, own_keys = state.models[request.model], state.own_keys.get(caller.project_id)
+            route = Route(asked, model, targets, state.upstreams, hold, own_keys)
             return await self._attempts.answer(delivery, route)

@@ -11,6 +11,7 @@ from functools import cached_property
 import msgspec
 
 from tokenworks.core.price import Price, Tariff, When
+from tokenworks.core.routing import ORDER
 
 VERSION = 1
 
@@ -123,6 +124,7 @@ class PolicyRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     on_stream_loss: str = "resume"
     breaker: int = 5
     stream_whole: bool = True
+    sort: str = ORDER
 
 
 class TargetRecord(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):

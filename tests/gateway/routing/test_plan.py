@@ -8,7 +8,7 @@ import pytest
 from tokenworks.core.caller import Caller
 from tokenworks.core.errors import InvalidRequest
 from tokenworks.core.request import Request
-from tokenworks.gateway.routing.plan import plan
+from tokenworks.gateway.routing.plan import Facts, plan
 from tokenworks.protocols import codec
 from tokenworks.snapshot.records import ModelRecord, TargetRecord, UpstreamRecord
 from tokenworks.snapshot.state import State
@@ -23,7 +23,7 @@ def planned(protocol: str, members: dict[str, Any], capabilities: tuple[str, ...
     model = ModelRecord("m", 1, (TargetRecord("u", "m"),), capabilities=capabilities, **facts)
     upstream = UpstreamRecord("u", "local/u", ("worker",), "http://u", local=True)
     state = State.of(revision=1, keys=[], models=[model], upstreams=[upstream])
-    assert [target.upstream for target in plan(request, CALLER, state, {})] == ["u"]
+    assert [target.upstream for target in plan(request, CALLER, state, Facts())] == ["u"]
     return request
 
 

@@ -1,15 +1,18 @@
 """How a request reaches the handlers here: who asks, what, and whether it can be answered at all."""
 
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from tokenworks.core.caller import Caller
+from tokenworks.core.errors import TokenworksError
 from tokenworks.core.request import Request
 from tokenworks.gateway.admission.keys import Keys
 from tokenworks.gateway.edge.delivery import EdgeLimits
 from tokenworks.gateway.edge.exchange import Exchange
 from tokenworks.gateway.pipeline import Pipeline
-from tokenworks.gateway.routing.plan import plan
+from tokenworks.gateway.routing.planner import Planner
+from tokenworks.gateway.routing.vocabulary import choices
 from tokenworks.gateway.upstreams.counting import count_tokens
 from tokenworks.gateway.upstreams.http import Upstreams
 from tokenworks.snapshot.state import State
@@ -18,9 +21,16 @@ from tokenworks.snapshot.subscriber import Subscriber
 
 class Intake:
     def __init__(
-        self, pipeline: Pipeline, keys: Keys, snapshot: Subscriber, upstreams: Upstreams, limits: EdgeLimits
+        self,
+        pipeline: Pipeline,
+        keys: Keys,
+        snapshot: Subscriber,
+        planner: Planner,
+        upstreams: Upstreams,
+        limits: EdgeLimits,
     ) -> None:
         self.pipeline = pipeline
+        self._planner = planner
         self._upstreams = upstreams
         self._keys = keys
         self._snapshot = snapshot
@@ -45,9 +55,15 @@ class Intake:
 
     def check(self, caller: Caller, request: Request) -> None:
         """Raises now what the pipeline would raise before it calls anybody."""
-        plan(request, caller, self.state, self._upstreams.in_flight)
+        *earlier, last = choices(request, self.state)
+        for choice in earlier:
+            with contextlib.suppress(TokenworksError):
+                self._planner.plan(choice, caller, self.state)
+                return
+        self._planner.plan(last, caller, self.state)
 
     async def count(self, caller: Caller, request: Request) -> int:
         """The tokens of the prompt. InvalidRequest when nobody can tell."""
-        target = plan(request, caller, self.state, self._upstreams.in_flight)[0]
-        return await count_tokens(self._upstreams, request, self.state.upstreams[target.upstream], target)
+        choice = choices(request, self.state)[0]
+        target = self._planner.plan(choice, caller, self.state)[0]
+        return await count_tokens(self._upstreams, choice, self.state.upstreams[target.upstream], target)

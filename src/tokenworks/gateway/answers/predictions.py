@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from urllib.parse import unquote
 
 import msgspec
@@ -20,6 +21,7 @@ from tokenworks.gateway.answers.runs import Run, Runs
 from tokenworks.gateway.answers.store import AnswerStore
 from tokenworks.gateway.edge import headers
 from tokenworks.gateway.edge.exchange import Exchange
+from tokenworks.gateway.routing import vocabulary
 from tokenworks.journal.records import Settled
 from tokenworks.protocols.base import Codec
 from tokenworks.protocols.replicate.codec import CODEC
@@ -91,7 +93,8 @@ class Predictions:
         exchange.codec = CODEC
         patience, life = waiting(exchange), lifetime(exchange)
         async with self._intake.received(exchange) as (caller, body):
-            request = decode_request(body) if named is None else decode_for(named, body)
+            read = decode_request if named is None else partial(decode_for, named)
+            request = vocabulary.decoded(read, body, exchange.headers)
             run = await self._begin(exchange, caller, request)
             if life is not None:
                 asyncio.get_running_loop().call_later(life, run.cancel)

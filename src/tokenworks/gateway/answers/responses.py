@@ -18,6 +18,7 @@ from tokenworks.gateway.answers.runs import Run, Runs
 from tokenworks.gateway.answers.store import AnswerStore
 from tokenworks.gateway.edge import headers
 from tokenworks.gateway.edge.exchange import Exchange
+from tokenworks.gateway.routing import vocabulary
 from tokenworks.journal.records import Settled
 from tokenworks.protocols.base import Codec
 from tokenworks.protocols.openai_responses import stored
@@ -39,7 +40,7 @@ class Responses:
         """Answer one request, or raise the one error that the edge tells the caller."""
         arrived = time.perf_counter_ns()
         async with self._intake.received(exchange) as (caller, body):
-            asked = codec.decode_request(body)
+            asked = vocabulary.decoded(codec.decode_request, body, exchange.headers)
             store, background = asked.options.get("store", True), asked.options.get("background", False)
             if background and not store:
                 raise InvalidRequest("'background' needs 'store': the answer is fetched later.", param="background")
@@ -61,7 +62,7 @@ class Responses:
         """What the prompt would cost, with everything that was said before it."""
         exchange.codec = CODEC
         async with self._intake.received(exchange) as (caller, body):
-            request = await self.continued(caller, CODEC.decode_request(body))
+            request = await self.continued(caller, vocabulary.decoded(CODEC.decode_request, body, exchange.headers))
             tokens = await self._intake.count(caller, request)
         await self._respond(exchange, _ENCODE({"object": "response.input_tokens", "input_tokens": tokens}))
 

@@ -23,6 +23,7 @@ from tokenworks.core.request import Request
 from tokenworks.gateway.admission.keys import Keys
 from tokenworks.gateway.batches.collect import CollectingExchange
 from tokenworks.gateway.edge.exchange import Exchange
+from tokenworks.gateway.routing import vocabulary
 from tokenworks.journal.records import Settled
 from tokenworks.protocols.base import Codec, OwnStatuses
 
@@ -45,7 +46,7 @@ async def run(line: LineRecord, keys: Keys, codec: Codec, serve: Serve) -> Resul
     first = (line.run - 1) * ATTEMPTS_PER_RUN + 1
     try:
         caller = await keys.find(line.key_digest)
-        request = codec.decode_request(line.body)
+        request = vocabulary.decoded(codec.decode_request, line.body, ())
         if request.options.get("background"):
             raise InvalidRequest("'background' has no meaning in a batch.", param="background")
         request.batch = True

@@ -3,7 +3,8 @@
 from tokenworks.gateway.admission.keys import Keys
 from tokenworks.gateway.edge import headers
 from tokenworks.gateway.edge.exchange import Exchange
-from tokenworks.gateway.routing.plan import plan
+from tokenworks.gateway.routing import vocabulary
+from tokenworks.gateway.routing.planner import Planner
 from tokenworks.gateway.upstreams.counting import count_tokens
 from tokenworks.gateway.upstreams.http import Upstreams
 from tokenworks.protocols.anthropic_messages.codec import CODEC
@@ -16,19 +17,24 @@ BODY_SECONDS = 60.0
 
 
 class CountTokens:
-    def __init__(self, snapshot: Subscriber, keys: Keys, upstreams: Upstreams, body_bytes: int) -> None:
+    def __init__(
+        self, snapshot: Subscriber, keys: Keys, planner: Planner, upstreams: Upstreams, body_bytes: int
+    ) -> None:
         self._snapshot = snapshot
         self._keys = keys
+        self._planner = planner
         self._upstreams = upstreams
         self._body_bytes = body_bytes
 
     async def __call__(self, exchange: Exchange) -> None:
         exchange.codec = CODEC
         caller = await self._keys.identify(exchange)
-        request = decode_countable(await exchange.read_body(self._body_bytes, BODY_SECONDS))
+        body = await exchange.read_body(self._body_bytes, BODY_SECONDS)
+        request = vocabulary.decoded(decode_countable, body, exchange.headers)
         read_headers(request, exchange.header_texts())
         state = self._snapshot.state
-        target = plan(request, caller, state, self._upstreams.in_flight)[0]
+        request = vocabulary.choices(request, state)[0]
+        target = self._planner.plan(request, caller, state)[0]
         upstream = state.upstreams[target.upstream]
         tokens = await count_tokens(self._upstreams, request, upstream, target)
         answerer = headers.Answerer(upstream.provider, target.model, 1)

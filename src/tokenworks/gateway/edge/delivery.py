@@ -1,6 +1,6 @@
 """How one answer goes out to its caller, whichever attempts it comes from: begun late, kept alive, never doubled."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tokenworks.gateway.edge.exchange import JSON, Exchange
 from tokenworks.gateway.edge.headers import Answerer, of_answer
@@ -27,12 +27,16 @@ class Delivery:
         self.codec = codec
         self.stream = stream
         self.written = False
+        self.earlier = 0
+        """Attempts on models that were tried before this one."""
         self._limits = limits
         self._told: Answerer | None = None
         self._now: Answerer | None = None
 
     def answered_by(self, answerer: Answerer) -> None:
         """An attempt is about to leave: it is named if the answer's head leaves while it runs."""
+        if self.earlier:
+            answerer = replace(answerer, attempts=answerer.attempts + self.earlier)
         begun = self._now is not None
         self._now = answerer
         self.exchange.notes["attempts"] = answerer.attempts

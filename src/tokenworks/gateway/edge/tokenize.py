@@ -4,7 +4,8 @@ from tokenworks.core.request import Prompts, Request
 from tokenworks.gateway.admission.keys import Keys
 from tokenworks.gateway.edge import headers
 from tokenworks.gateway.edge.exchange import Exchange
-from tokenworks.gateway.routing.plan import default_model, plan
+from tokenworks.gateway.routing.plan import default_model
+from tokenworks.gateway.routing.planner import Planner
 from tokenworks.gateway.upstreams.http import Upstreams
 from tokenworks.gateway.upstreams.tokenizing import tokenize
 from tokenworks.protocols.tgi.codec import CODEC
@@ -16,9 +17,12 @@ BODY_SECONDS = 60.0
 
 
 class Tokenize:
-    def __init__(self, snapshot: Subscriber, keys: Keys, upstreams: Upstreams, body_bytes: int) -> None:
+    def __init__(
+        self, snapshot: Subscriber, keys: Keys, planner: Planner, upstreams: Upstreams, body_bytes: int
+    ) -> None:
         self._snapshot = snapshot
         self._keys = keys
+        self._planner = planner
         self._upstreams = upstreams
         self._body_bytes = body_bytes
 
@@ -28,7 +32,7 @@ class Tokenize:
         text = decode_tokenize(await exchange.read_body(self._body_bytes, BODY_SECONDS)).inputs
         state = self._snapshot.state
         request = Request(default_model(Prompts, caller, state).name, Prompts([text]), CODEC.name)
-        target = plan(request, caller, state, self._upstreams.in_flight)[0]
+        target = self._planner.plan(request, caller, state)[0]
         upstream = state.upstreams[target.upstream]
         tokens = await tokenize(self._upstreams, text, upstream, target)
         answerer = headers.Answerer(upstream.provider, target.model, 1)

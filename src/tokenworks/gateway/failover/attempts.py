@@ -2,7 +2,9 @@
 
 import time
 from collections import defaultdict
+from collections.abc import Callable
 
+from tokenworks.core.caller import Caller
 from tokenworks.core.errors import Fault, InvalidRequest, TokenworksError, UpstreamUnavailable
 from tokenworks.core.request import Request
 from tokenworks.core.target import Target
@@ -23,14 +25,18 @@ from tokenworks.gateway.upstreams.watchdog import Watchdog
 from tokenworks.journal.records import Settled
 from tokenworks.snapshot.records import UpstreamRecord
 
+Answered = Callable[[Request, Caller, Target, Settled, bool], None]
+"""Is told of every whole answer, and whether it came from a replica of ours."""
+
 
 class Attempts:
     """One for all requests of a gateway."""
 
-    def __init__(self, upstreams: Upstreams, meter: Meter, health: Health) -> None:
+    def __init__(self, upstreams: Upstreams, meter: Meter, health: Health, answered: Answered) -> None:
         self.upstreams = upstreams
         self.meter = meter
         self.health = health
+        self.answered = answered
         self._budgets: defaultdict[str, RetryBudget] = defaultdict(RetryBudget)
 
     async def answer(self, delivery: Delivery, route: Route) -> Settled:
@@ -67,6 +73,7 @@ class _Run:
                 continue
             settled = await self._settled(one)
             self._delivery.exchange.notes["output_tokens"] = settled.usage.output
+            self._learn(one, settled)
             await self._delivery.finish(rest, one.attempt.observation, settled.charge)
             return settled
 
@@ -108,7 +115,7 @@ class _Run:
         route, turns = self._route, self._turns
         upstream, attempts = route.upstreams[target.upstream], route.hold.attempts
         story, resuming = self._story, self._resuming(target, upstream)
-        number, carried = route.first_attempt + len(attempts), story.told if story and resuming else 0
+        number, carried = route.asked.first_attempt + len(attempts), story.told if story and resuming else 0
         attempt = self._parts.meter.open(route.asked, number, target, upstream, carried=carried)
         route.hold.add(attempt)
         try:
@@ -211,6 +218,10 @@ class _Run:
             raise
         self._parts.health.answered(one.target, one.first_token)
         return rest
+
+    def _learn(self, one: Try, settled: Settled) -> None:
+        asked, upstream = self._route.asked, self._route.upstreams[one.target.upstream]
+        self._parts.answered(asked.request, asked.caller, one.target, settled, upstream.local)
 
     async def _settled(self, one: Try) -> Settled:
         try:

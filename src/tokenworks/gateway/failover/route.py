@@ -11,14 +11,13 @@ from tokenworks.snapshot.records import ModelRecord, OwnKeysRecord, UpstreamReco
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`targets` in the order in which they are tried. Attempts are numbered from `first_attempt`."""
+    """`targets` in the order in which they are tried. Attempts are numbered from `asked.first_attempt`."""
 
     asked: Asked
     model: ModelRecord
     targets: list[Target]
     upstreams: Mapping[str, UpstreamRecord]
     hold: Hold
-    first_attempt: int = 1
     own_keys: OwnKeysRecord | None = None
 
     def brought(self, upstream: str) -> OwnKeysRecord | None:

@@ -28,6 +28,13 @@ class Asked:
     arrived: int
     caller: Caller
     request: Request
+    first_attempt: int = 1
+    """Later ones are of another model, or of another run of a batch's line."""
+
+    @property
+    def hold_id(self) -> str:
+        """What its reservation is called: settled once, it cannot be made again under the same name."""
+        return self.request_id if self.first_attempt == 1 else f"{self.request_id}.{self.first_attempt}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,36 +1,144 @@
-"""Step 4 of a request: model -> targets in the order in which they are tried. A pure function of what it is given."""
+"""Step 4 of a request: model -> targets in the order in which they are tried. Pure functions of what they are given;
+planner.py gives them what this gateway has seen and remembers what they said.
+"""
 
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from tokenworks.core.caller import Caller
-from tokenworks.core.errors import InvalidRequest, NotFound, PermissionDenied, Unavailable
+from tokenworks.core.errors import InvalidRequest, NotFound, PermissionDenied, TokenworksError, Unavailable
 from tokenworks.core.messages import Image
 from tokenworks.core.request import Conversation, Embeddings, Request, Rerank
+from tokenworks.core.routing import ORDER
 from tokenworks.core.target import RouteLimits, Target
+from tokenworks.gateway.failover.health import Health
+from tokenworks.gateway.routing.eligible import exclusion
+from tokenworks.gateway.routing.observed import Observed
+from tokenworks.gateway.routing.scores import USUAL_OUTPUT, Candidate, candidate, scores
 from tokenworks.protocols.carried import wire_name
 from tokenworks.snapshot.records import ModelRecord, UpstreamRecord
 from tokenworks.snapshot.state import State
 
 RETRY_SECONDS = 1.0
+NO_PROVIDER = "no_eligible_provider"
+BYTES_PER_TOKEN = 4
+"""Rule of thumb for the size of a prompt that nobody counted yet."""
 
 
-def plan(request: Request, caller: Caller, state: State, in_flight: Mapping[str, int]) -> list[Target]:
-    """At least one target. `in_flight` counts running attempts by upstream id: replicas with fewer come first.
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a plan depends on beside the snapshot. `in_flight` counts running attempts by upstream id."""
 
-    NotFound for an unknown model, PermissionDenied when the key may not use it, InvalidRequest for what it cannot
-    do, Unavailable while none of its replicas is ready.
+    in_flight: Mapping[str, int] = field(default_factory=dict)
+    health: Health = field(default_factory=Health)
+    observed: Observed = field(default_factory=Observed)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One target: `reason` says why it may not answer, "" that it may. `score` None: not compared with the others."""
+
+    target: Target
+    upstream: UpstreamRecord
+    reason: str
+    candidate: Candidate | None = None
+    score: float | None = None
+
+
+def plan(request: Request, caller: Caller, state: State, facts: Facts) -> list[Target]:
+    """At least one target.
+
+    NotFound for an unknown model, PermissionDenied when the key may not use it or nobody may answer it, InvalidRequest
+    for what it cannot do or when the caller's wishes leave nobody, Unavailable while none of its replicas is ready.
     """
+    judged = judge(request, caller, state, facts)
+    able = [each.target for each in judged if not each.reason]
+    if not able:
+        raise nobody(request, caller, judged)
+    return able
+
+
+def judge(request: Request, caller: Caller, state: State, facts: Facts) -> list[Judged]:
+    """Every target of the model, those that may answer first and in their order. Raises as `plan`, but for nobody."""
     model = find_model(request.model, caller, state)
     _require_capabilities(request, model)
     _fit(request, model)
-    known = [(target, state.upstreams.get(target.upstream)) for target in model.targets]
-    ready = [(target, upstream) for target, upstream in known if upstream is not None and upstream.state == "ready"]
-    if not ready:
-        raise _not_ready(model, [upstream for _, upstream in known if upstream is not None])
-    ready.sort(key=lambda pair: in_flight.get(pair[1].id, 0) if pair[1].local else 0)
+    now = time.time()
     limits = RouteLimits(model.limits.connect, model.limits.first_token, model.limits.idle, model.limits.total)
     price = model.tariff(caller.organization_id, caller.project_id)
-    return [Target(target.upstream, target.model, limits, price, target.cost) for target, _ in ready]
+    able: list[Judged] = []
+    barred: list[Judged] = []
+    for record in model.targets:
+        upstream = state.upstreams.get(record.upstream)
+        if upstream is None:
+            continue
+        target = Target(record.upstream, record.model, limits, price, record.cost)
+        reason = exclusion(request, caller, record, upstream, price, now)
+        (barred if reason else able).append(Judged(target, upstream, reason or ""))
+    return _narrowed(request, _ordered(request, model, able, facts, now)) + barred
+
+
+def _ordered(request: Request, model: ModelRecord, able: list[Judged], facts: Facts, now: float) -> list[Judged]:
+    wanted = request.routing
+    sort = (wanted.sort if wanted else "") or model.policy.sort
+    if sort == ORDER:
+        able.sort(key=lambda each: facts.in_flight.get(each.upstream.id, 0) if each.upstream.local else 0)
+    else:
+        able = _weighed(request, able, sort, facts, now)
+    if wanted is None:
+        return able
+    for percentile, most in wanted.max_latency.items():
+        able.sort(key=lambda each: (facts.health.first_token(each.target, percentile) or 0.0) > most)
+    for least in wanted.min_throughput.values():
+        able.sort(key=lambda each: (_throughput(each, facts) or least) < least)
+    if wanted.order:
+        places = {provider: place for place, provider in enumerate(wanted.order)}
+        able.sort(key=lambda each: places.get(each.upstream.provider, len(places)))
+    return able
+
+
+def _weighed(request: Request, able: list[Judged], sort: str, facts: Facts, now: float) -> list[Judged]:
+    prompt = len(request.body) / BYTES_PER_TOKEN
+    candidates = []
+    for each in able:
+        target = each.target
+        seen = facts.observed.of(target.upstream, target.model)
+        usual = (seen.output_per_answer if seen else None) or USUAL_OUTPUT
+        output = min(usual, request.max_output_tokens or usual)
+        failures = facts.health.error_rate(target.upstream, target.model)
+        candidates.append(candidate(target.cost, seen, failures, prompt, output, now))
+    found = scores(candidates, sort)
+    weighed = [
+        Judged(each.target, each.upstream, "", compared, score)
+        for each, compared, score in zip(able, candidates, found, strict=True)
+    ]
+    weighed.sort(key=lambda each: (facts.health.paused(each.upstream.id) > 0, each.score))
+    return weighed
+
+
+def _throughput(judged: Judged, facts: Facts) -> float | None:
+    seen = facts.observed.of(judged.target.upstream, judged.target.model)
+    return seen.throughput if seen else None
+
+
+def _narrowed(request: Request, able: list[Judged]) -> list[Judged]:
+    """Without fallbacks there is one target: the first of those that were asked for."""
+    if request.routing is not None and not request.routing.allow_fallbacks and not request.routing.order:
+        return able[:1]
+    return able
+
+
+def nobody(request: Request, caller: Caller, judged: list[Judged]) -> TokenworksError:
+    """Why no target may answer: the caller's wishes, the key's bounds, or that none is ready."""
+    barred = [each for each in judged if each.upstream.state == "ready"]
+    if not barred:
+        return _not_ready(request.model, [each.upstream for each in judged])
+    reasons = "; ".join(dict.fromkeys(f"{each.upstream.provider} {each.reason}" for each in barred))
+    message = f"Nobody may answer this request for '{request.model}': {reasons}."
+    if caller.regions is not None and all(each.upstream.region not in caller.regions for each in barred):
+        return PermissionDenied(message, code="region_denied")
+    return InvalidRequest(message, param="provider", code=NO_PROVIDER)
 
 
 def find_model(name: str, caller: Caller, state: State) -> ModelRecord:
@@ -88,10 +196,10 @@ def _fit(request: Request, model: ModelRecord) -> None:
         request.ignored.append(wire_name("reasoning", request))
 
 
-def _not_ready(model: ModelRecord, upstreams: list[UpstreamRecord]) -> Unavailable:
+def _not_ready(name: str, upstreams: list[UpstreamRecord]) -> Unavailable:
     states = "; ".join(f"{each.id} is {each.state}{f': {each.reason}' if each.reason else ''}" for each in upstreams)
     return Unavailable(
-        f"The model '{model.name}' is not ready: {states or 'no replica has reported yet'}.",
+        f"The model '{name}' is not ready: {states or 'no replica has reported yet'}.",
         code="model_not_ready",
         retry_after=RETRY_SECONDS,
     )

@@ -84,9 +84,9 @@ class Admission:
             return
         claims = self._claims(hold.estimate, limits)
         try:
-            decision = await self._link.extend(hold.asked.request_id, claims)
+            decision = await self._link.extend(hold.asked.hold_id, claims)
         except KeyError:
-            decision = await self._link.reserve(hold.asked.request_id, claims)
+            decision = await self._link.reserve(hold.asked.hold_id, claims)
         if (refusal := decision.refusal) is not None:
             named = next(limit for limit in limits if limit.name == refusal.bucket)
             raise refused_provider(named, refusal.retry_after)
@@ -94,7 +94,7 @@ class Admission:
 
     async def more(self, hold: Hold, claims: list[Claim]) -> Decision | None:
         try:
-            return await self._link.extend(hold.asked.request_id, claims)
+            return await self._link.extend(hold.asked.hold_id, claims)
         except (Unavailable, KeyError):
             return None
 
@@ -111,7 +111,7 @@ class Admission:
                 output = attempt.settled.usage.output // (hold.estimate.choices if hold.estimate else 1)
                 self._learned.note(caller.key_id, request.model, output)
         if hold.held:
-            await self._link.settle(hold.asked.request_id, actual)
+            await self._link.settle(hold.asked.hold_id, actual)
             for held in hold.held:
                 self._give_back(held)
 
@@ -136,12 +136,12 @@ class Admission:
         claims = self._claims(hold.estimate, every)
         hold.provider = provider
         try:
-            decision = await self._decide(hold.asked.request_id, claims)
+            decision = await self._decide(hold.asked.hold_id, claims)
         except Unavailable as error:
             if any(is_exact(limit) for limit in every):
                 raise
             hold.degraded = error.message
-            decision = await self._link.reserve_share(hold.asked.request_id, claims)
+            decision = await self._link.reserve_share(hold.asked.hold_id, claims)
         if (refusal := decision.refusal) is None:
             hold.take(every, claims, decision)
             return

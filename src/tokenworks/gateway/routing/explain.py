@@ -1,0 +1,112 @@
+"""`POST /v1/route:explain`: who would answer this request, in which order, who may not and why. Nobody is asked."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qs
+
+import msgspec
+
+from tokenworks.core.errors import InvalidRequest, TokenworksError
+from tokenworks.core.money import nano_to_usd
+from tokenworks.core.price import Price
+from tokenworks.core.usage import Usage
+from tokenworks.gateway.admission.keys import Keys
+from tokenworks.gateway.edge.exchange import Exchange
+from tokenworks.gateway.routing import vocabulary
+from tokenworks.gateway.routing.plan import BYTES_PER_TOKEN, Facts, Judged, default_model, find_model, judge
+from tokenworks.gateway.routing.scores import USUAL_OUTPUT
+from tokenworks.protocols import codec
+from tokenworks.protocols.base import ReadsHeaders
+from tokenworks.snapshot.subscriber import Subscriber
+
+PATH = "/v1/route:explain"
+DEFAULT = "/v1/chat/completions"
+BODY_SECONDS = 30.0
+
+_ENCODE = msgspec.json.Encoder().encode
+
+
+class Explain:
+    """`surfaces` maps the path that the body is meant for (`?path=`) to its protocol."""
+
+    def __init__(self, snapshot: Subscriber, keys: Keys, facts: Facts, surfaces: Mapping[str, str], limit: int) -> None:
+        self._snapshot = snapshot
+        self._keys = keys
+        self._facts = facts
+        self._surfaces = surfaces
+        self._limit = limit
+
+    async def __call__(self, exchange: Exchange) -> None:
+        caller = await self._keys.identify(exchange)
+        path = parse_qs(exchange.query.decode("latin-1")).get("path", [DEFAULT])[0]
+        if path not in self._surfaces:
+            known = ", ".join(sorted(self._surfaces))
+            raise InvalidRequest(
+                f"Invalid value for 'path': nothing is served at {path!r}; known: {known}.", param="path"
+            )
+        spoken = codec(self._surfaces[path])
+        body = await exchange.read_body(self._limit, BODY_SECONDS)
+        request = vocabulary.decoded(spoken.decode_request, body, exchange.headers)
+        if isinstance(spoken, ReadsHeaders):
+            spoken.read_headers(request, exchange.header_texts())
+        state = self._snapshot.state
+        request.model = request.model or default_model(type(request.task), caller, state).name
+        choices = vocabulary.choices(request, state)
+        plans = []
+        for choice in choices:
+            try:
+                judged = judge(choice, caller, state, self._facts)
+                tariff = find_model(choice.model, caller, state).tariff(caller.organization_id, caller.project_id)
+                output = int(min(choice.max_output_tokens or USUAL_OUTPUT, USUAL_OUTPUT))
+                usage = Usage(input=len(choice.body) // BYTES_PER_TOKEN, output=output)
+                plans.append(self._plan(choice.model, judged, usage, tariff.at(time.time())))
+            except TokenworksError as error:
+                if len(choices) == 1:
+                    raise
+                plans.append({"model": choice.model, "error": {"message": error.message, "code": error.code}})
+        await exchange.respond(200, _ENCODE({"object": "route.explanation", "models": plans}))
+
+    def _plan(self, model: str, judged: list[Judged], usage: Usage, price: Price | None) -> dict[str, Any]:
+        return {
+            "model": model,
+            "order": [f"{each.upstream.provider}/{each.target.model}" for each in judged if not each.reason],
+            "estimate": {
+                "input_tokens": usage.input,
+                "output_tokens": usage.output,
+                "price_usd": nano_to_usd(price.charge(usage)) if price else None,
+            },
+            "candidates": [self._candidate(each, usage) for each in judged],
+        }
+
+    def _candidate(self, judged: Judged, usage: Usage) -> dict[str, Any]:
+        target, upstream, health = judged.target, judged.upstream, self._facts.health
+        seen = self._facts.observed.of(target.upstream, target.model)
+        cost = target.cost.at(time.time())
+        return {
+            "provider": upstream.provider,
+            "upstream": upstream.id,
+            "model": target.model,
+            "eligible": not judged.reason,
+            "reason": judged.reason or None,
+            "score": None if judged.score is None else round(judged.score, 4),
+            "cost_usd": nano_to_usd(cost.charge(usage)) if cost else None,
+            "first_token_seconds": _rounded(seen.first_token if seen else None),
+            "tokens_per_second": _rounded(seen.throughput if seen else None),
+            "cached_share": _rounded(seen.cached_share if seen else None),
+            "error_rate": _rounded(health.error_rate(target.upstream, target.model)),
+            "circuit_open": health.is_open(target),
+            "paused_seconds": _rounded(health.paused(upstream.id)),
+            "in_flight": self._facts.in_flight.get(upstream.id, 0),
+            "labels": {
+                "region": upstream.region or None,
+                "jurisdiction": upstream.jurisdiction or None,
+                "retention_seconds": upstream.retention,
+                "trains": upstream.trains,
+                "quantization": (upstream.quantization or None),
+            },
+        }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
