@@ -29,6 +29,8 @@ from benchmarks.processes import (
 )
 
 ROUNDS, SECONDS = 3, 2
+STREAMED = {"passed through": "/v1/chat/completions", "translated for Anthropic's clients": "/v1/messages"}
+TARGET_CHUNKS = {"passed through": 25_000, "translated for Anthropic's clients": 15_000}
 TARGET_RATE, REFERENCE_RATE = 2_500, 32_000
 """The target and the rate of nginx as a bare proxy on the machine it was set on: compare ratios."""
 
@@ -74,8 +76,12 @@ def _measure(directory: Path, answers: int) -> None:
         process(upstream, LOAD_CORE, directory / "upstream.log"),
         planes(directory / "c", _config(streaming), gateway_core=SERVER_CORE, control_core=LOAD_CORE) as running,
     ):
-        url = running.url + path
-        streams = [wrk(url, 16, SECONDS, directory, key=running.key, stream=True) for _ in range(ROUNDS)]
+        streams = {
+            label: [
+                wrk(running.url + each, 16, SECONDS, directory, key=running.key, stream=True) for _ in range(ROUNDS)
+            ]
+            for label, each in STREAMED.items()
+        }
     _print(rows, streams, idle, busy)
 
 
@@ -97,7 +103,7 @@ def _config(port: int) -> str:
     )
 
 
-def _print(rows: dict[str, dict[str, list[Load]]], streams: list[Load], idle: float, busy: float) -> None:
+def _print(rows: dict[str, dict[str, list[Load]]], streams: dict[str, list[Load]], idle: float, busy: float) -> None:
     console = Console()
     table = Table(title=f"Gateway on one core, whole answers (median of {ROUNDS} runs of {SECONDS} s)")
     for column in ("", "1 conn: p50 ms", "added ms", "16 conn: req/s", "of nginx", "p99 ms", "errors"):
@@ -111,9 +117,11 @@ def _print(rows: dict[str, dict[str, list[Load]]], streams: list[Load], idle: fl
         table.add_row(label, *cells, f"{median(loads['16'], 'p99'):.1f}", str(refused))
     table.caption = f"target {TARGET_RATE / REFERENCE_RATE:.1%} of nginx ({TARGET_RATE:,} to {REFERENCE_RATE:,} req/s)"
     console.print(table)
-    rate = median(streams, "rate")
-    console.print(
-        f"streams of {STREAM_CHUNKS + 2} chunks: {rate:,.0f} streams/s = {rate * (STREAM_CHUNKS + 2):,.0f} chunks/s "
-        f"(target 25,000); errors {sum(load.refused for load in streams)}"
-    )
+    for label, loads in streams.items():
+        rate = median(loads, "rate")
+        console.print(
+            f"streams of {STREAM_CHUNKS + 2} chunks, {label}: {rate:,.0f} streams/s = "
+            f"{rate * (STREAM_CHUNKS + 2):,.0f} chunks/s (target {TARGET_CHUNKS[label]:,}); "
+            f"errors {sum(load.refused for load in loads)}"
+        )
     console.print(f"gateway memory: {idle:.0f} MB idle (target 70), {busy:.0f} MB under load")
