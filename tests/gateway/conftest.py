@@ -282,7 +282,8 @@ def key_record(secret: str, **extra: Any) -> KeyRecord:
 
 def state_for(port: int, revision: int = 1, cluster_key: bytes = b"", **changes: Any) -> State:
     limits = LimitsRecord(connect=1.0, first_token=1.5, idle=1.0, total=6.0)
-    upstream = UpstreamRecord("upstream-a", "upstream-a", ("openai_chat",), f"http://127.0.0.1:{port}/v1", **changes)
+    spoken = changes.pop("protocols", ("openai_chat",))
+    upstream = UpstreamRecord("upstream-a", "upstream-a", spoken, f"http://127.0.0.1:{port}/v1", **changes)
     texts = UpstreamRecord("upstream-t", "upstream-t", ("openai_completions",), f"http://127.0.0.1:{port}/v1")
     answers = UpstreamRecord("upstream-r", "upstream-r", ("openai_responses",), f"http://127.0.0.1:{port}/v1")
     sealed = seal(cluster_key, "upstream-m", "upstream-secret") if cluster_key else None

@@ -17,6 +17,7 @@ from tokenworks.core.events import Event
 from tokenworks.core.request import Request
 from tokenworks.protocols import DIALECTS, PROTOCOLS, codec
 from tokenworks.protocols.base import Observation
+from tokenworks.protocols.called import CalledOnly
 from tokenworks.protocols.translation import Translation
 
 RECORDED = Path(__file__).parents[1] / "recorded"
@@ -32,7 +33,8 @@ LIKE = {
     "tgi_generate_stream": "tgi",
 }
 """Whose specimens a dialect is tried with."""
-SERVED = sorted((PROTOCOLS.keys() - {"worker"}) | DIALECTS.keys())
+ONLY_CALLED = {name for name in PROTOCOLS if isinstance(codec(name), CalledOnly)}
+SERVED = sorted((PROTOCOLS.keys() - {"worker"} - ONLY_CALLED) | DIALECTS.keys())
 CALLED = sorted(PROTOCOLS)
 
 JUNK = st.recursive(

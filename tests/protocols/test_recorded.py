@@ -3,6 +3,7 @@
 tests/recorded/<protocol>/NAME.stream     the body of a streamed answer
                           NAME.response   the body of a whole answer with the same meaning; alone where nothing streams
                           NAME.events.json   what both become, neighbouring deltas joined (tokenworks' own form)
+                          (the same under providers/<row of the catalog>/, in the provider's own dress)
                           NAME.request.json  a caller's body: decoded, encoded and decoded again it must be the same
 """
 
@@ -15,17 +16,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tokenworks.config.catalog import known_providers
 from tokenworks.core.errors import TokenworksError
 from tokenworks.core.events import Event, Failed, ReasoningDelta, TextDelta, ToolCallDelta, UsageReport
 from tokenworks.core.request import Request
-from tokenworks.protocols import codec
+from tokenworks.protocols import PROTOCOLS, codec
 
 RECORDED = Path(__file__).parents[1] / "recorded"
-STREAMS = sorted(RECORDED.glob("*/*.stream"))
-RESPONSES = sorted(RECORDED.glob("*/*.response"))
+PROVIDERS = known_providers(PROTOCOLS)
+STREAMS = sorted([*RECORDED.glob("*/*.stream"), *RECORDED.glob("providers/*/*.stream")])
+RESPONSES = sorted([*RECORDED.glob("*/*.response"), *RECORDED.glob("providers/*/*.response")])
 REQUESTS = sorted(RECORDED.glob("*/*.request.json"))
 USUAL_KINDS = ("input", "cached_input", "cache_write", "output", "reasoning")
 """Kinds of usage that every specimen states; the rest where it is more than none."""
+
+
+def protocol_of(path: Path) -> str:
+    """Of the folder's name, or the one in which the provider of that name is asked first."""
+    provider = PROVIDERS.get(path.parent.name) if path.parents[1].name == "providers" else None
+    return provider.protocols[0] if provider else path.parent.name
 
 
 def label(path: Path) -> str:
@@ -100,14 +109,14 @@ def serves(protocol: str) -> bool:
 
 @pytest.mark.parametrize("path", STREAMS, ids=label)
 def test_a_stream_becomes_its_golden_events(path: Path) -> None:
-    assert plain(read(path.parent.name, [path.read_bytes()])) == golden(path)
+    assert plain(read(protocol_of(path), [path.read_bytes()])) == golden(path)
 
 
 @pytest.mark.parametrize("path", STREAMS, ids=label)
 def test_a_stream_cut_at_any_byte_becomes_the_same_events(path: Path) -> None:
     data, expected = path.read_bytes(), golden(path)
     for cut in range(len(data) + 1):
-        assert plain(read(path.parent.name, [data[:cut], data[cut:]])) == expected, f"cut at {cut}"
+        assert plain(read(protocol_of(path), [data[:cut], data[cut:]])) == expected, f"cut at {cut}"
 
 
 @pytest.mark.parametrize("path", STREAMS, ids=label)
@@ -117,35 +126,35 @@ def test_a_stream_in_random_pieces_becomes_the_same_events(path: Path, data: st.
     whole = path.read_bytes()
     cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=12)))
     pieces = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
-    assert plain(read(path.parent.name, pieces)) == golden(path)
+    assert plain(read(protocol_of(path), pieces)) == golden(path)
 
 
 @pytest.mark.parametrize("path", RESPONSES, ids=label)
 def test_a_whole_answer_means_the_same_as_its_stream(path: Path) -> None:
-    events = codec(path.parent.name).read_response(path.read_bytes())
+    events = codec(protocol_of(path)).read_response(path.read_bytes())
     assert without_order(plain(events)) == without_order(golden(path))
 
 
 @pytest.mark.parametrize("path", STREAMS, ids=label)
 def test_written_again_a_stream_and_its_fold_lose_nothing(path: Path) -> None:
     """Events -> our own stream and our own whole answer -> events, for the protocols that we serve."""
-    spoken = codec(path.parent.name)
-    events = read(path.parent.name, [path.read_bytes()])
-    if any(isinstance(event, Failed) for event in events) or not serves(path.parent.name):
+    spoken = codec(protocol_of(path))
+    events = read(protocol_of(path), [path.read_bytes()])
+    if any(isinstance(event, Failed) for event in events) or not serves(protocol_of(path)):
         return
-    request = request_for(path.parent.name)
+    request = request_for(protocol_of(path))
     writer = spoken.stream_writer(request, "id-1", 1)
     written = b"".join([writer.feed(event) for event in events]) + writer.close()
-    assert without_order(plain(read(path.parent.name, [written]))) == without_order(golden(path))
+    assert without_order(plain(read(protocol_of(path), [written]))) == without_order(golden(path))
     folded = spoken.read_response(spoken.encode_response(request, events, "id-1", 1))
     assert without_order(plain(folded)) == without_order(golden(path))
 
 
-@pytest.mark.parametrize("path", [path for path in RESPONSES if serves(path.parent.name)], ids=label)
+@pytest.mark.parametrize("path", [path for path in RESPONSES if serves(protocol_of(path))], ids=label)
 def test_written_again_a_whole_answer_loses_nothing(path: Path) -> None:
-    spoken = codec(path.parent.name)
+    spoken = codec(protocol_of(path))
     events = spoken.read_response(path.read_bytes())
-    again = spoken.read_response(spoken.encode_response(request_for(path.parent.name), events, "id-1", 1))
+    again = spoken.read_response(spoken.encode_response(request_for(protocol_of(path)), events, "id-1", 1))
     assert without_order(plain(again)) == without_order(golden(path))
 
 
@@ -158,7 +167,7 @@ def request_for(protocol: str) -> Request:
 
 @pytest.mark.parametrize("path", REQUESTS, ids=label)
 def test_a_request_survives_its_neutral_form(path: Path) -> None:
-    spoken = codec(path.parent.name)
+    spoken = codec(protocol_of(path))
     first = spoken.decode_request(path.read_bytes())
     again = spoken.decode_request(spoken.encode_request(first, first.model, stream=first.stream))
     for name in ("model", "task", "sampling", "response_format", "max_output_tokens", "n", "logprobs", "stream"):
@@ -182,12 +191,12 @@ def test_no_body_raises_anything_but_the_protocols_own_error(protocol: str, body
         assert json.loads(codec(protocol).encode_error(error))
 
 
-@pytest.mark.parametrize("protocol", sorted({path.parent.name for path in STREAMS}))
+@pytest.mark.parametrize("protocol", sorted({protocol_of(path) for path in STREAMS}))
 @given(data=st.data())
 @settings(max_examples=100, deadline=None)
 def test_no_stream_raises_anything_but_an_upstreams_error(protocol: str, data: st.DataObject) -> None:
     """Mutations of specimens: bytes flipped, dropped, doubled."""
-    specimen = data.draw(st.sampled_from([path for path in STREAMS if path.parent.name == protocol])).read_bytes()
+    specimen = data.draw(st.sampled_from([path for path in STREAMS if protocol_of(path) == protocol])).read_bytes()
     mutated = bytearray(specimen)
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, max(len(mutated) - 1, 0)))

@@ -40,6 +40,8 @@ POLICY: dict[str, Check[Any]] = {
 }
 LIMITS: dict[str, Check[Any]] = {field.name: values.seconds for field in fields(RouteLimits)}
 PRICE: dict[str, Check[Any]] = dict.fromkeys(STATED, values.price)
+WAYS = ("aws", "azure", "azure_deployments", "google", "google_messages", "header")
+"""Of gateway/upstreams/providers; a test compares."""
 FACTS: dict[str, Check[Any]] = {
     "context_length": values.tokens,
     "quantization": values.string,
@@ -49,7 +51,7 @@ PROVIDER: dict[str, Check[Any]] = {
     "like": values.provider_name,
     "base_url": values.url,
     "api_key": lambda value: (values.credential(value),),
-    "auth": values.string,
+    "auth": values.one_of(frozenset(WAYS), partial(choose, known=WAYS)),
     "quirks": values.words,
     "region": values.string,
     "jurisdiction": values.string,
@@ -103,6 +105,15 @@ def parse(
     if reader.problems:
         raise ConfigError(reader.problems)
     return configuration
+
+
+def read_providers(text: str, *, file: str, protocols: Collection[str]) -> dict[str, ProviderConfig]:
+    """Only the `[providers.NAME]` tables, with the placeholders of their URLs as they stand there."""
+    reader = _Reader(file, key_lines(text), frozenset(protocols), None, {})
+    found = reader.providers(_toml(text, file))
+    if reader.problems:
+        raise ConfigError(reader.problems)
+    return found
 
 
 def _toml(text: str, file: str) -> dict[str, Any]:

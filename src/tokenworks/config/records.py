@@ -47,7 +47,7 @@ class ProviderConfig:
     @property
     def missing(self) -> list[str]:
         """Placeholders of the base URL that nothing fills."""
-        return [name for name in PLACEHOLDER.findall(self.base_url) if not self._filling.get(name)]
+        return [name for name in dict.fromkeys(PLACEHOLDER.findall(self.base_url)) if not self._filling.get(name)]
 
     @property
     def url(self) -> str:

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 
 from tokenworks import __version__
 from tokenworks.config import ConfigError, Configuration, load
+from tokenworks.config.catalog import known_providers
 from tokenworks.control import errors, internal, settings
 from tokenworks.control.admin import receipts, routes
 from tokenworks.control.answers import router as answers_router
@@ -121,7 +122,7 @@ def _configuration(chosen: Settings) -> Configuration:
     if chosen.config is None:
         return Configuration()
     try:
-        return load(chosen.config, protocols=PROTOCOLS, engines=None)
+        return load(chosen.config, protocols=PROTOCOLS, engines=None, known_providers=known_providers(PROTOCOLS))
     except ConfigError as error:
         raise StartupError(str(error)) from error
 

@@ -12,9 +12,9 @@ from tokenworks.control.ledger.payments.stripe import URL as STRIPE_URL
 from tokenworks.control.ledger.payments.stripe import StripeSettings
 from tokenworks.control.objects.s3 import Bucket
 from tokenworks.control.objects.s3 import parse as parse_bucket
-from tokenworks.control.objects.sigv4 import Credentials
 from tokenworks.control.startup import StartupError
 from tokenworks.control.upkeep import Terms
+from tokenworks.core.sigv4 import Credentials
 
 PREFIX = "TOKENWORKS_CONTROL_"
 LOG_LEVELS = ("debug", "info", "warning", "error")

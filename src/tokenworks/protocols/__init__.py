@@ -10,6 +10,8 @@ from tokenworks.protocols.base import Codec
 
 PROTOCOLS = {
     "anthropic_messages": "tokenworks.protocols.anthropic_messages.codec:CODEC",
+    "bedrock_converse": "tokenworks.protocols.bedrock_converse.codec:CODEC",
+    "cohere": "tokenworks.protocols.cohere.codec:CODEC",
     "openai_chat": "tokenworks.protocols.openai_chat.codec:CODEC",
     "openai_completions": "tokenworks.protocols.openai_completions.codec:CODEC",
     "openai_embeddings": "tokenworks.protocols.openai_embeddings.codec:CODEC",

@@ -217,6 +217,22 @@ class TellsAllowances(Protocol):
 
 
 @runtime_checkable
+class Addressed(Protocol):
+    """A codec whose path tells more than which protocol it is: a model, a task, a stream."""
+
+    def path_of(self, request: Request, model: str, *, stream: bool) -> str: ...
+
+
+@runtime_checkable
+class TwoCalls(Protocol):
+    """A codec whose answer to a request for a stream tells where the stream is to be got."""
+
+    def stream_url(self, body: bytes) -> str:
+        """ValueError when it does not."""
+        ...
+
+
+@runtime_checkable
 class ReadsHeaders(Protocol):
     """A codec whose requests also speak in headers, named in lower case."""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenworks.config import ConfigError, Configuration, load
+from tokenworks.config.catalog import known_providers
 from tokenworks.models import WeightsError, load_catalog
 from tokenworks.protocols import PROTOCOLS
 from tokenworks.serve import banner
@@ -28,7 +29,11 @@ def run(given: Mapping[str, Any]) -> int:
     terminal = Terminal()
     try:
         config = find_config(given.get("config"), Path.cwd())
-        configuration = load(config, protocols=PROTOCOLS, engines=ENGINES) if config else Configuration()
+        configuration = (
+            load(config, protocols=PROTOCOLS, engines=ENGINES, known_providers=known_providers(PROTOCOLS))
+            if config
+            else Configuration()
+        )
         settings = resolve(given, configuration.options, config)
         terminal.verbose = settings.verbose
         settings = replace(settings, port=claim_port(settings.host, settings.port))

@@ -12,8 +12,8 @@ import pytest
 from tokenworks.control.objects import s3
 from tokenworks.control.objects.directory import DirectoryStore
 from tokenworks.control.objects.s3 import S3Store, parse
-from tokenworks.control.objects.sigv4 import Credentials
 from tokenworks.control.objects.store import ObjectDamaged, ObjectMissing, ObjectStore, StoreError
+from tokenworks.core.sigv4 import Credentials
 
 Work = Callable[[ObjectStore], Coroutine[Any, Any, Any]]
 KEY = "files/a file-ü"

@@ -13,8 +13,8 @@ import aiohttp
 from yarl import URL
 
 from tokenworks.client import Address
-from tokenworks.control.objects.sigv4 import EMPTY_SHA256, Credentials, Signer, query_string, quoted
 from tokenworks.control.objects.store import CHUNK, ObjectDamaged, ObjectMissing, Stored, StoreError
+from tokenworks.core.sigv4 import EMPTY_SHA256, Credentials, Signer, query_string, quoted
 
 PART_BYTES = 8 * 1024 * 1024
 """S3 takes at most 10,000 parts of at least 5 MiB: this reaches 80 GB."""

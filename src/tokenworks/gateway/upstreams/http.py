@@ -6,17 +6,30 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import aiohttp
+from yarl import URL
 
 from tokenworks.client import Address
-from tokenworks.core.errors import Fault, TokenworksError, UpstreamBroken, UpstreamTimeout, UpstreamUnavailable
+from tokenworks.core.errors import (
+    Fault,
+    TokenworksError,
+    UpstreamBroken,
+    UpstreamRejected,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
 from tokenworks.core.target import RouteLimits
 from tokenworks.gateway.upstreams.keyring import Keyring
 from tokenworks.gateway.upstreams.prepare import Outgoing
-from tokenworks.protocols.base import Codec
+from tokenworks.gateway.upstreams.providers import way
+from tokenworks.gateway.upstreams.providers.base import Sent
+from tokenworks.gateway.upstreams.waits import retry_after
+from tokenworks.protocols.base import Codec, TwoCalls
 from tokenworks.snapshot.records import CredentialRecord, OwnKeysRecord, UpstreamRecord
 
 KEEP_ALIVE_SECONDS = 4.0
 """Below the 5 s after which common servers close an idle connection: a request never meets that close half-way."""
+_ANSWERED = (200, 201)
+"""The second is what one that makes an object for each answer says."""
 _HEADERS = {"content-type": "application/json", "accept-encoding": "identity"}
 LARGEST_ERROR = 64 * 1024
 LARGEST_ANSWER = 64 * 1024 * 1024
@@ -33,9 +46,6 @@ class _Endpoint:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=True,
         )
-
-    def url(self, outgoing: Outgoing) -> str:
-        return f"{self.address.origin}{outgoing.path}" if outgoing.rooted else self.address.url(outgoing.path)
 
 
 def _connector(address: Address) -> aiohttp.BaseConnector:
@@ -86,17 +96,21 @@ class Upstreams:
         keys = self.keyring.usable(upstream.credentials if own is None else own.of(upstream.id))
         for position in range(max(len(keys), 1)):
             key = keys[position] if keys else None
-            response = await endpoint.session.post(
-                endpoint.url(outgoing),
-                data=outgoing.body,
-                headers=self._headers(upstream, outgoing, key, own),
-                timeout=timeout,
-                allow_redirects=False,
-            )
-            if response.status == 200:
-                return response
-            async with response:
-                error = await _read_error(response, outgoing.codec, upstream.provider)
+            try:
+                sent = await self._sent(endpoint, upstream, outgoing, key, own)
+                response = await endpoint.session.post(
+                    URL(sent.url, encoded=True),
+                    data=sent.body,
+                    headers=sent.headers,
+                    timeout=timeout,
+                    allow_redirects=False,
+                )
+                if response.status in _ANSWERED:
+                    return await _followed(response, outgoing, sent, endpoint.session, upstream, timeout)
+                async with response:
+                    error = await _read_error(response, outgoing.codec, upstream.provider)
+            except UpstreamRejected as rejected:  # the key could not even be told
+                error = rejected
             if own is not None and error.fault is Fault.CREDENTIAL:
                 error.args = (f"{upstream.provider} refused the key that your project brought for it.",)
                 error.message = error.args[0]
@@ -104,11 +118,23 @@ class Upstreams:
                 break
         raise error
 
-    def _headers(
-        self, upstream: UpstreamRecord, outgoing: Outgoing, key: CredentialRecord | None, own: OwnKeysRecord | None
-    ) -> dict[str, str]:
-        told = outgoing.codec.headers(self.keyring.secret(key, upstream, own)) if key is not None else {}
-        return {**_HEADERS, **told, **outgoing.headers}
+    async def _sent(
+        self,
+        endpoint: _Endpoint,
+        upstream: UpstreamRecord,
+        outgoing: Outgoing,
+        key: CredentialRecord | None,
+        own: OwnKeysRecord | None,
+    ) -> Sent:
+        address = endpoint.address
+        secret = None if key is None else self.keyring.secret(key, upstream, own)
+        told = {} if secret is None or upstream.auth else outgoing.codec.headers(secret)
+        headers = {**_HEADERS, **told, **outgoing.headers}
+        base, stream = address.origin if outgoing.rooted else address.url(""), bool(getattr(outgoing, "stream", False))
+        sent = Sent(base, outgoing.path, outgoing.body, headers, outgoing.model, stream)
+        if secret is not None and upstream.auth:
+            return await way(upstream.auth).tell(sent, upstream, secret, endpoint.session)
+        return sent
 
     def _endpoint(self, record: UpstreamRecord) -> _Endpoint:
         known = self._endpoints.get(record.id)
@@ -158,6 +184,33 @@ class Answer:
         return b"".join(pieces)
 
 
+async def _followed(
+    response: aiohttp.ClientResponse,
+    outgoing: Outgoing,
+    sent: Sent,
+    session: aiohttp.ClientSession,
+    upstream: UpstreamRecord,
+    timeout: aiohttp.ClientTimeout,
+) -> aiohttp.ClientResponse:
+    """The answer, or the stream that it tells the address of. Our key is told to its own host only."""
+    if not sent.stream or not isinstance(outgoing.codec, TwoCalls):
+        return response
+    async with response:
+        body = await Answer(response, upstream.provider).read()
+    try:
+        url = URL(outgoing.codec.stream_url(body), encoded=True)
+    except ValueError as error:
+        raise UpstreamBroken(f"{upstream.provider} does not stream: {error}") from error
+    headers = {"accept": "text/event-stream"}
+    if url.origin() == URL(sent.base).origin():
+        headers |= {name: value for name, value in sent.headers.items() if name == "authorization"}
+    stream = await session.get(url, headers=headers, timeout=timeout, allow_redirects=False)
+    if stream.status == 200:
+        return stream
+    async with stream:
+        raise await _read_error(stream, outgoing.codec, upstream.provider)
+
+
 async def _read_error(response: aiohttp.ClientResponse, codec: Codec, provider: str) -> TokenworksError:
     body = await response.content.read(LARGEST_ERROR)
     if response.status < 400:
@@ -166,17 +219,7 @@ async def _read_error(response: aiohttp.ClientResponse, codec: Codec, provider: 
             provider=provider,
             upstream_status=response.status,
         )
-    return codec.read_error(
-        response.status, body, provider=provider, retry_after=_retry_after(response.headers.get("retry-after"))
-    )
-
-
-def _retry_after(text: str | None) -> float | None:
-    """Seconds; a date is not worth parsing for a hint."""
-    try:
-        return max(float(text), 0.0) if text else None
-    except ValueError:
-        return None
+    return codec.read_error(response.status, body, provider=provider, retry_after=retry_after(response.headers))
 
 
 def _network_error(error: Exception, provider: str) -> TokenworksError:

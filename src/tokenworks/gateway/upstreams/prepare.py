@@ -14,7 +14,7 @@ from tokenworks.gateway.upstreams import quirks
 from tokenworks.gateway.upstreams.echoed import Echoed
 from tokenworks.gateway.upstreams.forced_tools import ForcedTools
 from tokenworks.protocols import codec
-from tokenworks.protocols.base import Codec, Observation, ReadsHeaders, Relay, Renaming
+from tokenworks.protocols.base import Addressed, Codec, Observation, ReadsHeaders, Relay, Renaming
 from tokenworks.protocols.translation import Translation
 from tokenworks.snapshot.records import UpstreamRecord
 
@@ -29,6 +29,8 @@ class Outgoing:
     path: str
     headers: Mapping[str, str]
     rooted: bool = field(default=False, kw_only=True)
+    model: str = field(default="", kw_only=True)
+    """By the upstream's name, for those who are told it in the path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,8 @@ def prepare(
         if isinstance(passing, Renaming):
             passing.rename(identity[0])
         headers = {**own_headers(caller, request), **quirks.headers(odd, stream=request.stream)}
-        return Prepared(caller, body, caller.path, headers, passing, request.stream)
+        path = _path(caller, request, model, stream=request.stream)
+        return Prepared(caller, body, path, headers, passing, request.stream, model=model)
     if request.own:
         raise InvalidRequest(f"The model '{request.model}' cannot honour '{request.own[0]}'.", param=request.own[0])
     spoken = spoken_with(request, upstream)
@@ -84,7 +87,8 @@ def prepare(
     stream = request.stream or fold
     body = quirks.dress(spoken.encode_request(outgoing, model, stream=stream), request, odd)
     headers = {**own_headers(spoken, request), **quirks.headers(odd, stream=stream)}
-    return Prepared(spoken, body, spoken.path, headers, relay, stream, relay if fold else None)
+    path = _path(spoken, request, model, stream=stream)
+    return Prepared(spoken, body, path, headers, relay, stream, relay if fold else None, model=model)
 
 
 def _folded(
@@ -102,7 +106,12 @@ def _folded(
     reading = quirks.for_reading(request, odd)
     relay = Translation(caller, caller, request, observation, identity, quirks=reading)
     headers = {**own_headers(caller, request), **quirks.headers(odd, stream=True)}
-    return Prepared(caller, body, caller.path, headers, relay, stream=True, fold=relay)
+    path = _path(caller, request, model, stream=True)
+    return Prepared(caller, body, path, headers, relay, stream=True, fold=relay, model=model)
+
+
+def _path(spoken: Codec, request: Request, model: str, *, stream: bool) -> str:
+    return spoken.path_of(request, model, stream=stream) if isinstance(spoken, Addressed) else spoken.path
 
 
 def own_headers(spoken: Codec, request: Request) -> Mapping[str, str]:

@@ -24,6 +24,17 @@ from tokenworks.core.errors import (
 )
 
 _ENCODE = msgspec.json.Encoder().encode
+_TOO_LONG = (
+    "maximum context length",
+    "available context size",
+    "exceeds the maximum number of tokens allowed",
+    "`max_new_tokens` must be <=",
+    "longer than the model's context length",
+    "prompt is too long",
+)
+_POLICY_SAID = ("was flagged", "usage guidelines", "content policy", "safety policies")
+_BAD_KEY = ("incorrect api key", "api key not valid", "invalid api key")
+"""What hosts say where neither status nor code tells it."""
 _LONGEST_QUOTE = 1000
 _CONTENT_POLICY = ("content_policy", "content_filter", "ResponsibleAIPolicyViolation", "moderation")
 _QUOTA = ("insufficient_quota", "credit_balance", "spend_limit", "usage_limit", "billing")
@@ -67,6 +78,10 @@ def read_error(status: int, body: bytes, *, provider: str, retry_after: float | 
         return ContentRefused(message or said, param=param, **context)
     if status == 429 and any(word in kind for word in _QUOTA):
         status = 402
+    if status in (400, 403) and any(words in message.lower() for words in _POLICY_SAID):
+        return ContentRefused(message, param=param, **context)
+    if status == 400 and any(words in message.lower() for words in _BAD_KEY):
+        status = 401
     match status:
         case 400 | 409 | 422:
             return InvalidRequest(message or said, param=param, **context)
@@ -79,7 +94,7 @@ def read_error(status: int, body: bytes, *, provider: str, retry_after: float | 
                 fault=Fault.CREDENTIAL,
                 **context,
             )
-        case 402:
+        case 402 | 412:
             return quota_used_up(provider, status)
         case 404 | 405:
             return UpstreamRejected(said, code="upstream_not_found", **context)
@@ -128,6 +143,8 @@ def _decode(body: bytes) -> dict[str, Any]:
         decoded = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return {"message": body[:_LONGEST_QUOTE].decode("utf-8", "replace").strip()}
+    if isinstance(decoded, list) and len(decoded) == 1:
+        decoded = decoded[0]
     error = decoded.get("error", decoded) if isinstance(decoded, dict) else decoded
     return error if isinstance(error, dict) else {"message": str(error)}
 
@@ -136,4 +153,4 @@ def _is_context_length(kind: str, message: str) -> bool:
     if "context_length_exceeded" in kind or "exceed_context_size" in kind:
         return True
     lowered = message.lower()
-    return "maximum context length" in lowered or "available context size" in lowered
+    return any(words in lowered for words in _TOO_LONG)

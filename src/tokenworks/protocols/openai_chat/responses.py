@@ -44,13 +44,17 @@ def finish_reason(text: str) -> FinishReason:
 def read_usage(body: wire.UsageBody) -> Usage:
     prompt = body.prompt_tokens_details or _NO_PROMPT
     completion = body.completion_tokens_details or _NO_COMPLETION
-    fresh, cached, written = disjoint(body.prompt_tokens, prompt.cached_tokens, prompt.cache_write_tokens)
+    read = body.cached_tokens if prompt.cached_tokens is None else prompt.cached_tokens
+    fresh, cached, written = disjoint(body.prompt_tokens, read, prompt.cache_write_tokens)
+    output = body.completion_tokens or 0
+    # Some hosts count reasoning, which they charge as output, in the total alone.
+    hidden = max((body.total_tokens or 0) - body.prompt_tokens - output, 0)
     return Usage(
         input=fresh,
         cached_input=cached,
         cache_write=written,
-        output=body.completion_tokens or 0,
-        reasoning=completion.reasoning_tokens or 0,
+        output=output + hidden,
+        reasoning=completion.reasoning_tokens or hidden,
         input_audio=prompt.audio_tokens or 0,
         input_image=prompt.image_tokens or 0,
         output_audio=completion.audio_tokens or 0,

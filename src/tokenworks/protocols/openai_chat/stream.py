@@ -41,6 +41,8 @@ class StreamReader(ChunkReader):
         answer = decode_answer(data)
         if present(answer.error):
             return [Failed(read_stream_error(bytes(answer.error)))]
+        if not answer.choices and not answer.id and not answer.model and answer.usage is None:
+            return []  # what was found in the prompt, before the answer begins
         events = self._start(answer.id, answer.model, answer.service_tier)
         for choice in answer.choices or ():
             events += read_choice(choice)

@@ -272,6 +272,9 @@ class CompletionDetails(msgspec.Struct):
 class UsageBody(msgspec.Struct):
     prompt_tokens: int = 0
     completion_tokens: int | None = 0
+    total_tokens: int | None = None
+    cached_tokens: int | None = None
+    """Where one host has what others have in the details."""
     prompt_tokens_details: PromptDetails | None = None
     completion_tokens_details: CompletionDetails | None = None
 

@@ -17,6 +17,18 @@ from tokenworks.protocols.replicate import errors, requests, responses, stream
 TWO_CALLS = "a prediction and its stream are two exchanges: nothing can pass through"
 
 
+class _Created(msgspec.Struct):
+    urls: dict[str, str] = {}
+
+
+def stream_url(body: bytes) -> str:
+    """Where a created prediction streams. ValueError when it does not."""
+    try:
+        return msgspec.json.decode(body, type=_Created).urls["stream"]
+    except (msgspec.MsgspecError, UnicodeDecodeError, KeyError) as error:
+        raise ValueError(f"the prediction has no stream: {error}") from None
+
+
 class Replicate:
     name = requests.NAME
     path = "/predictions"
@@ -34,6 +46,7 @@ class Replicate:
     read_response = staticmethod(responses.read_response)
     encode_error = staticmethod(errors.encode_error)
     read_error = staticmethod(read_error)
+    stream_url = staticmethod(stream_url)
 
     def encode_stream_error(self, error: TokenworksError) -> bytes:
         return stream.encode_failure(error, ("0:0", "0:1"))
@@ -55,18 +68,6 @@ class Replicate:
 
     def response_id(self, request_id: str) -> str:
         return request_id
-
-
-class _Created(msgspec.Struct):
-    urls: dict[str, str] = {}
-
-
-def stream_url(body: bytes) -> str:
-    """Where a created prediction streams. ValueError when it does not."""
-    try:
-        return msgspec.json.decode(body, type=_Created).urls["stream"]
-    except (msgspec.MsgspecError, UnicodeDecodeError, KeyError) as error:
-        raise ValueError(f"the prediction has no stream: {error}") from None
 
 
 CODEC: Codec = Replicate()

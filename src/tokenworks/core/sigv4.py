@@ -33,13 +33,16 @@ class Signer:
         payload_sha256: str,
         now: datetime,
     ) -> dict[str, str]:
-        """All headers to send: the given ones (with `host`), the date, the payload's hash and the signature.
+        """All headers to send: the given ones (with `host`), the date, for S3 the payload's hash, and the signature.
 
-        `path` is not yet percent-encoded; `quoted` and `query_string` encode as they are signed.
+        `path` is not yet percent-encoded for S3, which signs it encoded once, and as it is sent for all others, which
+        sign it encoded twice; `quoted` and `query_string` encode as they are signed.
         """
         stamp = now.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
         sent = {name.lower(): value for name, value in headers.items()}
-        sent |= {"x-amz-date": stamp, "x-amz-content-sha256": payload_sha256}
+        sent["x-amz-date"] = stamp
+        if self.service == "s3":
+            sent["x-amz-content-sha256"] = payload_sha256
         if self.credentials.session_token:
             sent["x-amz-security-token"] = self.credentials.session_token
         names = sorted(sent)

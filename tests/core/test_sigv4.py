@@ -1,10 +1,11 @@
 """The examples that AWS publishes for Signature Version 4 with S3 (sig-v4-header-based-auth)."""
 
+import hashlib
 from datetime import UTC, datetime
 
 import pytest
 
-from tokenworks.control.objects.sigv4 import EMPTY_SHA256, Credentials, Signer, query_string, quoted
+from tokenworks.core.sigv4 import EMPTY_SHA256, Credentials, Signer, query_string, quoted
 
 SIGNER = Signer(Credentials("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"), "us-east-1")
 NOW = datetime(2013, 5, 24, tzinfo=UTC)
@@ -56,6 +57,42 @@ def test_published_vectors(
     assert sent["x-amz-date"] == "20130524T000000Z"
     names = ";".join(sorted(name.lower() for name in (*HOST, *headers, "x-amz-content-sha256", "x-amz-date")))
     assert f"SignedHeaders={names}," in sent["authorization"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "query", "headers", "body", "signature"),
+    [
+        ("GET", "/", {}, {}, b"", "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31"),
+        ("POST", "/", {}, {}, b"", "5da7c1a2acd57cee7505fc6676e4e544621c30862966e37dddb68e92efbe5d6b"),
+        ("GET", "/\u1234", {}, {}, b"", "8318018e0b0f223aa2bbf98705b62bb787dc9c0e678f255a891fd03141be5d85"),
+        (
+            "GET",
+            "/",
+            {"Param2": "value2", "Param1": "value1"},
+            {},
+            b"",
+            "b97d918cfa904a5beff61c982a1b6f458b799221646efd99d3219ec94cdf2500",
+        ),
+        (
+            "POST",
+            "/",
+            {},
+            {"Content-Type": "application/x-www-form-urlencoded"},
+            b"Param1=value1",
+            "ff11897932ad3f4e8b18135d722051e5ac45fc38421b1da7b9d196a0fe09473a",
+        ),
+    ],
+)
+def test_published_vectors_of_other_services(
+    method: str, path: str, query: dict[str, str], headers: dict[str, str], body: bytes, signature: str
+) -> None:
+    """Of the suite: get-vanilla, post-vanilla, get-utf8, query-order-key-case, post-x-www-form-urlencoded."""
+    signer = Signer(Credentials("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"), "us-east-1", "service")
+    now = datetime(2015, 8, 30, 12, 36, tzinfo=UTC)
+    digest = hashlib.sha256(body).hexdigest()
+    sent = signer.sign(method, path, query, {"Host": "example.amazonaws.com", **headers}, digest, now)
+    assert sent["authorization"].endswith(f"Signature={signature}")
+    assert "x-amz-content-sha256" not in sent
 
 
 def test_a_session_token_is_sent_and_signed() -> None:

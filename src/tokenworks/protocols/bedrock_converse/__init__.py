@@ -1,0 +1,1 @@
+"""Converse and ConverseStream of Amazon Bedrock, called only: https://docs.aws.amazon.com/bedrock/latest/APIReference."""
