@@ -4,8 +4,8 @@ import sys
 from importlib import import_module
 
 NAMES = ("journal", "prices", "protocols", "routing", "startup", "gateway", "batches", "engine")
-ON_REQUEST = ("gateways",)
-"""Installs other people's software, so only when it is named."""
+ON_REQUEST = ("gateways", "losses", "billing")
+"""Only when they are named: they take minutes, or install other people's software."""
 
 
 def main() -> int:
