@@ -84,6 +84,12 @@ def test_what_a_caller_is_told_is_on_the_receipt_the_costs_and_the_invoice(serve
     assert sum(round(amount.value * 10**9) for amount in days) == total
 
 
+def test_a_key_for_files_only_reads_receipts_too(server: Any, told: dict[str, int]) -> None:
+    wish = {"name": "clerk", "scopes": ["files"]}
+    _, made = server.call("POST", "/admin/v1/keys", wish, key=server.admin_key)
+    assert receipt(server, next(iter(told)), made["key"])[0] == 200
+
+
 def test_a_strangers_key_reads_no_receipt(server: Any, told: dict[str, int]) -> None:
     _, made = server.call("POST", "/admin/v1/organizations", {"name": "stranger"}, key=server.admin_key)
     path = f"/v1/organization/projects/{made['project_id']}/service_accounts"

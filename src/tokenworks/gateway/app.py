@@ -116,7 +116,7 @@ class Gateway:
             prefixes[prefix] = self._stored
         for prefix in PREFIXES:
             prefixes[prefix] = self._forward
-        prefixes[receipts.PREFIX] = receipts.receipts(self._stored, self._forward)
+        prefixes[stored.RECEIPTS] = receipts.receipts(self._stored, self._forward)
         store = AnswerStore(self._client)
         self._runs = Runs(store)
         self._drain_seconds = settings.drain_seconds

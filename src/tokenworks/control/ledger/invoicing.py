@@ -207,6 +207,7 @@ def _lines(groups: Iterable[Group], rates: Rates, names: dict[str, str]) -> Iter
                 "model": group.model,
                 "tier": "batch" if group.batch else group.tier or "standard",
                 "price": group.price,
+                "requests": group.requests,
                 **line.shown(),
             }
 

@@ -3,9 +3,9 @@ are signed with are everybody's."""
 
 from tokenworks.gateway.edge.asgi import Handler
 from tokenworks.gateway.edge.exchange import Exchange
+from tokenworks.gateway.edge.stored import RECEIPTS
 
-PREFIX = "/v1/receipts"
-KEYS = f"{PREFIX}/keys"
+KEYS = f"{RECEIPTS}/keys"
 _ADMIN = b"bearer sk-tw-admin-"
 
 

@@ -30,6 +30,7 @@ FILES_PATH = "/v1/files"
 PREFIXES = (FILES_PATH, "/v1/batches")
 MESSAGES = "/v1/messages"
 MESSAGE_PREFIX = f"{MESSAGES}/batches"
+RECEIPTS = "/v1/receipts"
 INTERNAL = "/internal/v1/objects"
 BODY_BYTES = 1024 * 1024
 UPLOAD_BYTES = 512 * 1024 * 1024
@@ -57,7 +58,7 @@ class Stored:
             exchange.codec, path = self._messages, path.replace(FILES_PATH, f"{MESSAGES}/files", 1)
         elif path.startswith(MESSAGE_PREFIX):
             exchange.codec = self._messages
-        caller = await self._keys.identify(exchange, FILES if exchange.path.startswith(PREFIXES[0]) else BATCHES)
+        caller = await self._keys.identify(exchange, _scope(exchange.path))
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=self._control.connector(), cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
@@ -129,6 +130,13 @@ class _Body:
         except TokenworksError as error:
             self.error = error
             raise
+
+
+def _scope(path: str) -> str | None:
+    """What a key must be good for. None: any key, as for what its project was charged."""
+    if path.startswith(RECEIPTS):
+        return None
+    return FILES if path.startswith(FILES_PATH) else BATCHES
 
 
 def _nothing(_: TokenworksError) -> bytes:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 COLUMNS = (
-    "number", "month", "project_id", "project", "key_id", "key", "model", "tier", "price", "kind", "quantity", "unit",
-    "usd_per_million", "amount_usd", "amount_nano_usd",
+    "number", "month", "project_id", "project", "key_id", "key", "model", "tier", "price", "requests", "kind",
+    "quantity", "unit", "usd_per_million", "amount_usd", "amount_nano_usd",
 )  # fmt: skip
 _TEXTS = ("project", "key", "model")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
