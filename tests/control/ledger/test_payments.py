@@ -260,6 +260,21 @@ def test_usage_is_reported_in_cents_and_the_rest_later(paying, stripe):
     assert {form["identifier"] for form in sent[2:]} == {f"{paying.organization}-20000000"}, "sent again as it was"
 
 
+def test_what_was_used_before_it_is_to_be_reported_is_not(paying, stripe):
+    """Paid in advance, or invoiced: only what follows is reported."""
+    use(paying, "3")
+    paying.topped_up()
+    paying.post("terms", {"mode": "prepaid"})
+    use(paying, "5")
+    paying.post("usage-reports", {})
+    paying.post("terms", {"mode": "postpaid"})
+    paying.post("usage-reports", {})
+    assert [path for path, _, _ in stripe.requests if path == METER] == []
+    use(paying, "0.07")
+    paying.post("usage-reports", {})
+    assert [form["payload[value]"] for path, form, _ in stripe.requests if path == METER] == ["7"]
+
+
 def use(paying, usd):
     """A charge of so many dollars."""
     paying.number = getattr(paying, "number", 0) + 1

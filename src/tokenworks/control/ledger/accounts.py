@@ -105,7 +105,7 @@ def invoice(tax: int, due: int) -> list[Transfer]:
 
 def credit_note(net: int, tax: int, open_amount: int) -> list[Transfer]:
     """Back onto the balance; as far as the invoice is not paid, it asks for so much less."""
-    settled = min(net + tax, open_amount)
+    settled = max(min(net + tax, open_amount), 0)
     moved = [
         Transfer(Account.REFUNDS, Account.CREDIT, net),
         Transfer(Account.TAX, Account.CREDIT, tax),

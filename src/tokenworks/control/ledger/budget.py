@@ -29,15 +29,18 @@ def spendable(balances: Balances, profile: Profile, invoiced: tuple[int, int]) -
     return (balances.owed(Account.CREDIT) * BASIS - max(uninvoiced, 0) * tax) // (BASIS + tax)
 
 
+def spendable_of(connection: Connection, organization_id: str) -> int:
+    balances, profile = ledger.balances(connection, organization_id), billing.profile(connection, organization_id)
+    return spendable(balances, profile, billing.invoiced(connection, organization_id))
+
+
 def record(organization_id: str, amount: int = 0) -> LimitRecord:
     return LimitRecord("organization", organization_id, None, "spend_nano_usd", amount, period="total", strict=True)
 
 
 def budget(connection: Connection, organization_id: str) -> LimitRecord | None:
     """None for an organization that pays later."""
-    profile = billing.profile(connection, organization_id)
-    if profile.mode != billing.PREPAID:
+    if billing.profile(connection, organization_id).mode != billing.PREPAID:
         return None
-    balances = ledger.balances(connection, organization_id)
-    left = spendable(balances, profile, billing.invoiced(connection, organization_id))
-    return record(organization_id, balances.charged + max(left, 0))
+    left = spendable_of(connection, organization_id)
+    return record(organization_id, ledger.balances(connection, organization_id).charged + max(left, 0))

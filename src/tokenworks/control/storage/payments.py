@@ -95,6 +95,19 @@ def unreported(connection: Connection) -> list[Unreported]:
             connection.execute(query)]  # fmt: skip
 
 
+def begin_reporting(connection: Connection, organization_id: str, now: int) -> None:
+    """What was charged until now is nothing to report: it was paid before, or invoiced otherwise."""
+    charged = select(ledger_balances.c.credits).where(
+        ledger_balances.c.organization_id == organization_id, ledger_balances.c.account == Account.REVENUE.value
+    )
+    told = select(func.sum(meter_events.c.amount)).where(meter_events.c.organization_id == organization_id)
+    before = int(connection.execute(told).scalar() or 0)
+    left = int(connection.execute(charged).scalar() or 0) - before
+    if left > 0:
+        values = {"id": f"{organization_id}-{before}-skipped", "organization_id": organization_id, "amount": left}
+        connection.execute(insert(meter_events).values(**values, created_at=now, sent_at=now))
+
+
 def add_meter_event(connection: Connection, id: str, organization_id: str, amount: int, now: int) -> None:
     connection.execute(
         insert(meter_events).values(id=id, organization_id=organization_id, amount=amount, created_at=now)

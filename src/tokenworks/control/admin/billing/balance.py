@@ -13,9 +13,9 @@ from tokenworks.control.admin.organization.shapes import Wish
 from tokenworks.control.changes import changing
 from tokenworks.control.ledger import posting
 from tokenworks.control.ledger.accounts import Account
-from tokenworks.control.ledger.budget import spendable
+from tokenworks.control.ledger.budget import spendable_of
 from tokenworks.control.services import ServicesDep
-from tokenworks.control.storage import billing, ledger
+from tokenworks.control.storage import billing, ledger, payments
 from tokenworks.control.storage.billing import Profile
 
 router = APIRouter(prefix="/admin/v1/billing", tags=["billing"])
@@ -100,6 +100,8 @@ async def set_terms(
         before = await change.connection.run_sync(billing.profile, book)
         after = replace(before, **wanted)
         await change.connection.run_sync(billing.put, after)
+        if (after.mode, after.customer) != (before.mode, before.customer):
+            await change.connection.run_sync(payments.begin_reporting, book, change.now)
         await change.log("billing.terms", book, before=_terms(before), after=_terms(after))
         if after.mode == billing.PREPAID:
             await posting.publish_budget(change, services, book)
@@ -111,13 +113,12 @@ async def set_terms(
 def _balance(connection: Connection, organization_id: str) -> Balance:
     profile = billing.profile(connection, organization_id)
     balances = ledger.balances(connection, organization_id)
-    left = spendable(balances, profile, billing.invoiced(connection, organization_id))
     return Balance(
         organization_id=organization_id,
         mode=_mode(profile),
         balance=money(balances.owed(Account.CREDIT)),
         held=money(balances.owed(Account.HELD)),
-        spendable=money(left),
+        spendable=money(spendable_of(connection, organization_id)),
         receivable=money(balances.owned(Account.RECEIVABLE)),
         charged=money(balances.charged),
         accounts={account: money(balances.owned(account)) for account in Account},

@@ -22,7 +22,8 @@ from tokenworks.control.admin.billing.shapes import (
 from tokenworks.control.admin.organization.shapes import Wish, missing
 from tokenworks.control.changes import changing
 from tokenworks.control.ledger import accounts, posting
-from tokenworks.control.ledger.accounts import Account, Kind
+from tokenworks.control.ledger.accounts import Kind
+from tokenworks.control.ledger.budget import spendable_of
 from tokenworks.control.ledger.payments import base, events
 from tokenworks.control.ledger.payments.base import (
     NANO_PER_CENT,
@@ -151,8 +152,7 @@ async def refund(
             [entry] = await change.connection.run_sync(ledger.entries, book, known.sequence)
             amount = entry.amount if body.amount_usd is None else amount
         else:
-            balances = await change.connection.run_sync(ledger.balances, book)
-            if not 0 < amount <= min(left, balances.owed(Account.CREDIT)):
+            if not 0 < amount <= min(left, await change.connection.run_sync(spendable_of, book)):
                 raise InvalidRequest(
                     "amount_usd: at most what is left of the payment and not spent can be paid back.",
                     param="amount_usd",

@@ -62,7 +62,7 @@ async def _settle_checkout(change: Change, services: Services, event: Event) -> 
         lambda sync: payments.change(sync, event.reference, status="paid", intent=event.intent, paid_at=now)
     )
     if event.customer:
-        await connection.run_sync(_remember_customer, event.organization_id, event.customer)
+        await connection.run_sync(_remember_customer, event.organization_id, event.customer, now)
 
 
 async def settle_refund(
@@ -98,9 +98,10 @@ async def settle_refund(
             await change.connection.run_sync(lambda sync: payments.change(sync, payment.id, refunded=left))
 
 
-def _remember_customer(connection: Connection, organization_id: str, customer: str) -> None:
+def _remember_customer(connection: Connection, organization_id: str, customer: str, now: int) -> None:
     profile = billing.profile(connection, organization_id)
     if profile.customer is None:
+        payments.begin_reporting(connection, organization_id, now)
         billing.put(connection, replace(profile, customer=customer))
 
 
