@@ -17,6 +17,7 @@ from tokenworks.core.usage import Usage
 from tokenworks.protocols import PROTOCOLS, codec
 from tokenworks.protocols.base import Codec
 
+SWITCH = "switch"
 FOREVER = 3600.0
 PIECE = 1024 * 1024
 LARGEST_BODY = 64 * 1024 * 1024
@@ -42,6 +43,8 @@ class ChaosServer:
 
     def __init__(self, *, pace: float = 0.0, trickle: float = 0.05) -> None:
         self.connections = 0
+        self.switch = "ok"
+        """The fault of the model `switch`: it may change while the server runs."""
         self.requests: Counter[str] = Counter()
         """By the model that was asked for."""
         self._pace = pace
@@ -94,7 +97,7 @@ class ChaosServer:
             return True
         try:
             request = found.decode_request(body)
-            fault = read(request.model)
+            fault = read(self.switch if request.model.endswith(SWITCH) else request.model)
         except (TokenworksError, ValueError) as error:
             told = error if isinstance(error, TokenworksError) else InvalidRequest(str(error), param="model")
             await _respond(writer, told.status, found.encode_error(told))
@@ -244,7 +247,8 @@ async def _respond(
 def _reset(writer: asyncio.StreamWriter) -> None:
     """End the connection without a goodbye."""
     connection = writer.get_extra_info("socket")
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    with contextlib.suppress(OSError):  # it has left already
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
 

@@ -45,6 +45,7 @@ from tokenworks.gateway.edge.tokenize import PATH as TOKENIZE_PATH
 from tokenworks.gateway.edge.tokenize import Tokenize
 from tokenworks.gateway.failover.attempts import Attempts
 from tokenworks.gateway.failover.health import Health as Standings
+from tokenworks.gateway.failover.pauses import SharedPauses
 from tokenworks.gateway.failover.prober import Prober
 from tokenworks.gateway.metering.attempt import Meter
 from tokenworks.gateway.pipeline import Pipeline
@@ -93,6 +94,9 @@ class Gateway:
         self._health = Health(self._snapshot, journal, Probe(self._upstreams), self._admission, metrics)
         standings = Standings()
         self._prober = Prober(standings, Probe(self._upstreams), lambda: self._snapshot.state)
+        self._pauses = None
+        if settings.limits != "memory":
+            self._pauses = SharedPauses(standings, settings.limits, settings.limits_timeout)
         facts = Facts(self._upstreams.in_flight, standings)
         planner = Planner(facts)
         attempts = Attempts(self._upstreams, Meter(journal, metrics), standings, planner.answered)
@@ -175,6 +179,8 @@ class Gateway:
         self._admission.start()
         self._shipper.start()
         self._batches.start()
+        if self._pauses is not None:
+            self._pauses.start()
 
     def drain(self) -> None:
         """From now on /readyz says no, so that balancers send nothing new."""
@@ -186,6 +192,8 @@ class Gateway:
         await self._runs.stop(self._drain_seconds)
         await self._admission.close()
         await self._prober.stop()
+        if self._pauses is not None:
+            await self._pauses.stop()
         await self._shipper.drain(timeout=2.0)
         await self._shipper.stop()
         await self._snapshot.stop()

@@ -30,6 +30,8 @@ COST = Tariff((Price({"input": 100_000, "output": 1_000_000}, [When({"input": Fr
 class Records(list[Any]):
     """A journal that only remembers."""
 
+    end = 0
+
     def flush(self) -> None: ...
 
 
