@@ -108,6 +108,8 @@ def test_the_last_message_of_the_model_is_gone_on_with() -> None:
     always = CHATML.replace("enable_thinking is defined and not enable_thinking", "false")
     prompt = Template(always).render([Message("user", "Count"), Message("assistant", "1, 2,")])
     assert prompt.text.endswith("<think>\n\n</think>\n\n1, 2,")
+    quiet = Template(always).render([Message("user", "Count")], thinking=False)
+    assert (quiet.text[-19:], quiet.thinking) == ("<think>\n\n</think>\n\n", False)
 
 
 def test_special_tokens_in_a_message_are_text() -> None:

@@ -87,7 +87,7 @@ class Template:
     ) -> Prompt:
         """The prompt that the model goes on with: with its answer, or in a last message of its own.
 
-        `thinking` None: as the template likes. `arguments` are further variables of it. InvalidRequest says in the
+        `thinking` None: as the template likes; False holds also where the template always begins to reason. `arguments` are further variables of it. InvalidRequest says in the
         template's own words why it refuses."""
         messages, prefix = split_prefix(messages)
         values = dict(arguments or {})
@@ -97,7 +97,7 @@ class Template:
             values["enable_thinking"] = thinking
         text = self._rendered(self._told(messages, tools), tools if self.abilities.tools else (), values)
         inside = self._inside_thoughts(text)
-        if prefix and inside and self.format.thoughts is not None:
+        if inside and (prefix or thinking is False) and self.format.thoughts is not None:
             text, inside = f"{text}\n{self.format.thoughts.close}\n\n", False
         return Prompt(self._guard.pieces(text + self._guard.hide(prefix)), inside)
 
