@@ -101,3 +101,16 @@ def test_the_async_client(echo_server: Any) -> None:
             return "".join([chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices])
 
     assert asyncio.run(run()) == "one two three four"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_longer_than_the_room_is_refused_or_cut(client: Together, stream: bool) -> None:
+    asked: Any = {"model": "echo", "messages": [{"role": "user", "content": "one two"}], "max_tokens": 100_000}
+    with pytest.raises(together.BadRequestError, match="maximum context length"):
+        client.chat.completions.create(**asked, context_length_exceeded_behavior="error")
+    told = client.chat.completions.with_raw_response.create(
+        **asked, context_length_exceeded_behavior="truncate", stream=stream
+    )
+    assert "context_length" not in told.headers.get("x-tokenworks-ignored", "")
+    if not stream:
+        assert told.parse().choices[0].message.content == "one two"

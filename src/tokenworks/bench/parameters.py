@@ -57,8 +57,8 @@ The request header `x-tokenworks-strict: true` makes an error 400 of what would 
 
 Beyond this, a model of ours refuses by name what needs a capability that it lacks (`tools`, `vision`, `json_schema`,
 `embeddings`, `rerank`). Reasoning that a model cannot do is reported, and so is a maximum beyond its `max_output`,
-which is cut to it: clients send both without being asked. `context_length_exceeded_behavior` has an effect as
-`truncate`, which is what engines of ours do.
+which is cut to it: clients send both without being asked. On llama.cpp's server
+`context_length_exceeded_behavior` has an effect as `truncate`, which is what it does anyway.
 """
 
 

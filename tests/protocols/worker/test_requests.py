@@ -124,3 +124,10 @@ def test_whose_request_it_is_and_how_urgent() -> None:
     assert asked(service_tier="priority") == ("project", "interactive")
     assert asked(service_tier="flex") == ("project", "batch")
     assert asked(service_tier="priority", batch=True) == ("project", "batch")
+
+
+@pytest.mark.parametrize(("said", "truncate"), [(b'"truncate"', True), (b'"error"', False), (None, False)])
+def test_what_is_done_when_there_is_not_enough_room(said: bytes | None, truncate: bool) -> None:
+    options = {} if said is None else {"context_length_exceeded_behavior": said}
+    task = Conversation([Message(Role.USER, [Text("x")])])
+    assert sent(Request("m", task, "openai_chat", options=options)).truncate == truncate

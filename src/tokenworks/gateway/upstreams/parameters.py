@@ -4,6 +4,7 @@ from tokenworks.core.request import Request
 from tokenworks.gateway.upstreams import quirks
 from tokenworks.gateway.upstreams.prepare import Prepared
 from tokenworks.protocols.carried import carried, lost, wire_name
+from tokenworks.protocols.openai_chat.requests import TEMPLATE_ARGUMENTS, TOO_LONG
 from tokenworks.protocols.translation import Translation
 from tokenworks.protocols.validation import top_level
 from tokenworks.protocols.worker.codec import CODEC as WORKER
@@ -11,8 +12,8 @@ from tokenworks.snapshot.records import UpstreamRecord
 
 _ABOUT_THE_CALL = ("user", "metadata", "service_tier")
 """They change nothing about the answer, yet a provider that gets them has them."""
-_DONE_ANYWAY = {"context_length_exceeded_behavior": b'"truncate"'}
-"""What engines of ours do without being told."""
+_DONE_ANYWAY = {TOO_LONG: b'"truncate"'}
+"""What servers of engines do without being told."""
 _USUAL_TIERS = ("auto", "default")
 
 
@@ -41,5 +42,6 @@ def _reached(request: Request, upstream: UpstreamRecord, prepared: Prepared) -> 
         same = {name for name, value in members.items() if sent.get(name) == value}
         return same | {wire_name(field, request) for field in told}
     done = {name for name, value in _DONE_ANYWAY.items() if name in members and bytes(members[name]) == value}
-    by_template = prepared.codec is WORKER or "reasoning_by_template" in upstream.quirks
-    return done | ({"chat_template_kwargs"} if by_template else set())
+    if prepared.codec is WORKER:
+        return done | {TEMPLATE_ARGUMENTS, TOO_LONG}
+    return done | ({TEMPLATE_ARGUMENTS} if "reasoning_by_template" in upstream.quirks else set())

@@ -45,6 +45,8 @@ OWN = frozenset(
 )
 """Without them the answer would be another one, or be given under other promises: refused where they cannot be kept."""
 TEMPLATE_ARGUMENTS = "chat_template_kwargs"
+TOO_LONG = "context_length_exceeded_behavior"
+"""error, or truncate: the answer is cut to the room that the prompt leaves. Without it the engine does as it likes."""
 _MODES = {mode.value: mode for mode in ToolMode} | {"any": ToolMode.REQUIRED}
 TIERS = frozenset({"auto", "default", "flex", "scale", "priority", "fast"})
 
@@ -84,7 +86,7 @@ def decode_request(body: bytes) -> Request:
         or unusual_logprobs
         or wired.service_tier is not None
         or _unusual_choice(wired.tool_choice),
-        options={TEMPLATE_ARGUMENTS: bytes(members[TEMPLATE_ARGUMENTS])} if TEMPLATE_ARGUMENTS in members else {},
+        options={name: bytes(members[name]) for name in (TEMPLATE_ARGUMENTS, TOO_LONG) if name in members},
     )
 
 

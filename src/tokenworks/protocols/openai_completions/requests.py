@@ -6,6 +6,7 @@ import msgspec
 
 from tokenworks.core.errors import InvalidRequest
 from tokenworks.core.request import Prompts, Request, Sampling
+from tokenworks.protocols.openai_chat.requests import TOO_LONG
 from tokenworks.protocols.openai_chat.requests import rewrite_request as rewrite_request
 from tokenworks.protocols.openai_completions import types as wire
 from tokenworks.protocols.validation import decode, members_of, named
@@ -60,6 +61,7 @@ def decode_request(body: bytes) -> Request:
         top_logprobs=int(wired.logprobs or 0),
         stream=bool(wired.stream),
         include_usage=bool(wired.stream_options and wired.stream_options.include_usage),
+        options={TOO_LONG: bytes(members[TOO_LONG])} if TOO_LONG in members else {},
         service_tier=wired.service_tier,
         user=wired.user,
         ignored=named(members, members.keys() - HONOURED - OWN),

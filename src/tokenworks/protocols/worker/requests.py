@@ -9,7 +9,7 @@ from tokenworks.core.messages import Image, Message, Text, Thinking, ToolCall, T
 from tokenworks.core.request import Conversation, Embeddings, Prompts, Reasoning, Request, Rerank
 from tokenworks.core.request import Sampling as NeutralSampling
 from tokenworks.protocols.foreign import known_parts, known_tools
-from tokenworks.protocols.openai_chat.requests import TEMPLATE_ARGUMENTS
+from tokenworks.protocols.openai_chat.requests import TEMPLATE_ARGUMENTS, TOO_LONG
 from tokenworks.protocols.validation import decode
 from tokenworks.protocols.worker import types as wire
 
@@ -45,6 +45,7 @@ def encode_request(request: Request, model: str, *, stream: bool) -> bytes:
             parallel_tool_calls=chat is None or chat.parallel_tool_calls is not False,
             thinking=_thinking(request.reasoning),
             template_arguments=_template_arguments(request),
+            truncate=request.options.get(TOO_LONG) == b'"truncate"',
             rank=wire.Ranking(rank.query, tuple(rank.documents), rank.top_n) if rank else None,
             tenant=request.tenant,
             priority="batch" if request.batch else _PRIORITIES.get(request.service_tier or "", "standard"),

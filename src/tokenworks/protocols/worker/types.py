@@ -96,6 +96,8 @@ class GenerateRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """Whether to reason before the answer; None: as the chat template likes."""
     template_arguments: dict[str, Any] = {}
     """Further variables of the chat template."""
+    truncate: bool = False
+    """A maximum beyond the room that the prompt leaves is cut to it; otherwise that is an error."""
     rank: Ranking | None = None
     """To be answered by a `Ranked` for each document, in falling order of the score."""
     tenant: str = ""

@@ -87,8 +87,8 @@ class Template:
     ) -> Prompt:
         """The prompt that the model goes on with: with its answer, or in a last message of its own.
 
-        `thinking` None: as the template likes; False holds also where the template always begins to reason. `arguments` are further variables of it. InvalidRequest says in the
-        template's own words why it refuses."""
+        `thinking` None: as the template likes; False holds also where the template always begins to reason. `arguments`
+        are further variables of it. InvalidRequest says in the template's own words why it refuses."""
         messages, prefix = split_prefix(messages)
         values = dict(arguments or {})
         if thinking is None and prefix:

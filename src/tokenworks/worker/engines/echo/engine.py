@@ -194,7 +194,7 @@ class Echo(GeneratingEngine):
         else:
             texts = [p if isinstance(p, str) else self.detokenize(p) for p in request.prompts or ()]
             sizes = [len(split(text)) for text in texts]
-        limits = [self._limit(size, request.max_tokens) for size in sizes]
+        limits = [self._limit(size, request.max_tokens, truncate=request.truncate) for size in sizes]
         tool = called_tool(request)
         choices = [
             CallChoice(request, index, tool, limits[index // request.n])
@@ -210,8 +210,10 @@ class Echo(GeneratingEngine):
     def _words(self, request: wire.GenerateRequest, text: str, index: int) -> Iterator[str]:
         return answer_words(request, text, index, self.options.tokens, self.options.seed)
 
-    def _limit(self, prompt: int, max_tokens: int | None) -> int:
+    def _limit(self, prompt: int, max_tokens: int | None, *, truncate: bool = False) -> int:
         room = self.context - prompt
+        if truncate and room > 0:
+            return min(max_tokens or room, room)
         if room < (max_tokens or 1):
             raise ContextLengthExceeded(
                 f"This model's maximum context length is {self.context} tokens. However, you requested "

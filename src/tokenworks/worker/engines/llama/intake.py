@@ -162,6 +162,8 @@ class Intake:
     def _most(self, prompt: int, request: wire.GenerateRequest) -> int:
         """Tokens of the answer."""
         room = self._context - prompt
+        if request.truncate and room > 0:
+            return min(request.max_tokens or room, room)
         if room < (request.max_tokens or 1):
             wanted = request.max_tokens or 1
             raise ContextLengthExceeded(
