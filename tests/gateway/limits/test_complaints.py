@@ -162,7 +162,7 @@ def test_13_aborted_requests_leave_no_lease_and_no_stuck_key(valkey: Any) -> Non
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         for desk in desks:
-            await desk.admission._link._settle_all()
+            await desk.admission.settled()
         with valkey.client() as client:
             assert not client.keys("tw:l:*")
             assert client.zcard("tw:open") == 0

@@ -74,6 +74,7 @@ def gateway(url: str, number: int, orders: Any, running: Any) -> None:
             chance = random.Random(order[0])
             tasks = [asyncio.create_task(caller(desk, chance, order[1])) for _ in range(CALLERS)]
             done = await asyncio.gather(*tasks, return_exceptions=True)
+            await desk.admission.settled()
             bugs = [each for each in done if isinstance(each, Exception)]
             left = [{"requests": 1} for each in done if isinstance(each, asyncio.CancelledError)]
             orders.send(bugs or left + [each for each in done if isinstance(each, dict)])

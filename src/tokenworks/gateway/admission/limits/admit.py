@@ -58,6 +58,10 @@ class Admission:
     def start(self) -> None:
         self._link.start()
 
+    async def settled(self) -> None:
+        """Until the store has confirmed every settlement so far."""
+        await self._link.confirmed()
+
     async def close(self) -> None:
         await self._link.close()
 

@@ -7,6 +7,7 @@
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from dataclasses import replace
@@ -44,6 +45,7 @@ class StoreLink:
         self._seen: dict[str, tuple[int, float]] = {}
         """What plain buckets held when last read, and until when (monotonic)."""
         self._pulse: asyncio.Task[None] | None = None
+        self._confirming: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         """Keep in touch with the store; a store within this process needs it only for leases."""
@@ -54,8 +56,10 @@ class StoreLink:
         if self._pulse is not None:
             self._pulse.cancel()
             await asyncio.gather(self._pulse, return_exceptions=True)
+        await asyncio.gather(*self._confirming)
         if not self.away:
-            await self._settle_all()
+            with contextlib.suppress(Unavailable):
+                await self._settle_all()
         await self._store.close()
 
     async def reserve(self, request_id: str, claims: list[Claim]) -> Decision:
@@ -90,7 +94,7 @@ class StoreLink:
         return decision
 
     async def settle(self, request_id: str, actual: dict[str, int]) -> None:
-        """Never fails and never waits for a store that is away: it is made good later."""
+        """Sent, not waited for: it never fails, and what the store does not confirm is made good later."""
         if self._share is not None:
             await self._share.settle(request_id, actual)
         if self._running.pop(request_id, None) is None:
@@ -98,12 +102,22 @@ class StoreLink:
         self._open_end(request_id, actual)
         if self.away:
             return
+        task = asyncio.create_task(self._confirm(request_id, actual))
+        self._confirming.add(task)
+        task.add_done_callback(self._confirming.discard)
+        await asyncio.sleep(0)  # it is on its way before anything that comes after
+
+    async def _confirm(self, request_id: str, actual: dict[str, int]) -> None:
         try:
             await self._store.settle(request_id, actual)
         except Unavailable as error:
             self._lost(error.message)
         else:
             self._unsettled.pop(request_id, None)
+
+    async def confirmed(self) -> None:
+        await asyncio.gather(*self._confirming)
+        await self._settle_all()
 
     async def reserve_share(self, request_id: str, claims: list[Claim]) -> Decision:
         """Out of what this gateway may give by itself: its even part of each limit, less its part of what was used."""
