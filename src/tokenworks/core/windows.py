@@ -5,6 +5,7 @@ one hour east of Greenwich. gateway/admission/limits/valkey.lua has the same ari
 """
 
 from datetime import UTC, date, datetime
+from functools import lru_cache
 
 FOREVER = 0
 """A window that never ends."""
@@ -30,10 +31,16 @@ def epoch_at(seconds: float, window: int, offset: int) -> int:
         return days
     if window == WEEK:
         return (days + _MONDAY) // 7
+    return _month(days)
+
+
+@lru_cache(maxsize=64)
+def _month(days: int) -> int:
     today = datetime.fromtimestamp(days * DAY_SECONDS, UTC)
     return today.year * 12 + today.month - 1
 
 
+@lru_cache(maxsize=1024)
 def beginning(epoch: int, window: int, offset: int) -> int:
     """Unix seconds at which a window begins; 0 for FOREVER."""
     if window == FOREVER:

@@ -61,6 +61,8 @@ class Desk:
         self.model = ModelRecord("m", 1, (), max_output=self.max_output)
         self.snapshot = Snapshot(State.of(models=[self.model], upstreams=[upstream, other]))
         self.enforce(*self.limits)
+        tariff = Tariff((self.prices,))
+        self.targets = [Target(each, "m1", RouteLimits(), tariff) for each in ("up", "up2")]
         unshipped = Unshipped(self.name)
         self.admission = Admission(self.snapshot, self.store, unshipped, self.name, wait=self.wait)  # type: ignore[arg-type]
 
@@ -76,9 +78,7 @@ class Desk:
         task = Conversation([])
         request = Request("m", task, "openai_chat", body=b"x" * body, **members)
         asked = Asked(f"{os.getpid()}-{time.monotonic_ns()}-{next(_NUMBERS)}", 0, Caller(key, "p", "o"), request)
-        tariff = Tariff((self.prices,))
-        targets = [Target("up", "m1", RouteLimits(), tariff), Target("up2", "m1", RouteLimits(), tariff)]
-        return await self.admission.hold(asked, self.snapshot.state, targets)
+        return await self.admission.hold(asked, self.snapshot.state, self.targets)
 
 
 @contextlib.asynccontextmanager

@@ -92,6 +92,9 @@ class Pulse:
 class LimitStore(Protocol):
     """Raises core.errors.Unavailable when it cannot decide: the caller then follows its failure policy."""
 
+    in_process: bool
+    """It answers at once."""
+
     async def reserve(self, request_id: str, claims: list[Claim], ttl: float, *, force: bool = False) -> Decision:
         """All claims or none. Repeating a granted reservation changes nothing and is granted. A hold that is neither
         settled nor renewed for `ttl` seconds gives its leases and its part of budgets back; other amounts stay

@@ -99,6 +99,9 @@ class StoreLink:
             await self._share.settle(request_id, actual)
         if self._running.pop(request_id, None) is None:
             return
+        if self._store.in_process:
+            await self._store.settle(request_id, actual)
+            return
         self._open_end(request_id, actual)
         if self.away:
             return

@@ -36,6 +36,8 @@ class _Hold:
 
 
 class MemoryStore:
+    in_process = True
+
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
         self._begun = self._clock.now_ns() / 1e9 - self._clock.monotonic()

@@ -23,6 +23,8 @@ _numbers = msgspec.msgpack.Decoder(list[int]).decode
 class ValkeyStore:
     """`url` as resp.Server takes it. `timeout` in seconds bounds every wait for the server."""
 
+    in_process = False
+
     def __init__(self, url: str, *, timeout: float = 1.0) -> None:
         self._server = Server(url, timeout)
 
