@@ -5,23 +5,26 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import msgspec
+from tests.postgres import running_postgres
 
-from tokenworks.control.storage import migrate, proofs
-from tokenworks.control.storage.attempts import AttemptWriter
+from tokenworks.control.ingest.journal import JournalIngest
+from tokenworks.control.storage import migrate, partitions, proofs
 from tokenworks.control.storage.database import Database, sqlite_url
+from tokenworks.core import request_ids
+from tokenworks.journal import framing
 from tokenworks.journal.framing import read_batch
-from tokenworks.journal.records import Opened, Record, Settled, UsageRecord
+from tokenworks.journal.records import Opened, Settled, UsageRecord
 from tokenworks.journal.writer import Journal, JournalSettings
 
 ROUNDS = 5
 REQUESTS = 20_000
 COMMITS = 2_000
+INGESTED = 20_000
 AT_ONCE = 64
-BATCHES, BATCH = 8, 2_500
 TARGET = 20_000
 
 Work = Callable[[Journal, list[float]], Awaitable[int]]
@@ -94,30 +97,46 @@ async def _round(work: Work, settings: JournalSettings) -> tuple[float, list[flo
     return count / elapsed, latencies
 
 
-async def _ingest(keys: int) -> float:
-    """What control does with whole batches: usage, its sums, and the ledger's charges, committed to SQLite."""
-    with tempfile.TemporaryDirectory(dir=os.environ.get("TOKENWORKS_BENCH_DIR", ".")) as directory:
-        database = Database(sqlite_url(Path(directory) / "control.db"))
-        try:
-            await migrate.upgrade(database)
-            writer = AttemptWriter(database.dialect)
-            batches = [_batch(number, keys) for number in range(BATCHES)]
-            begin = time.perf_counter()
-            for batch in batches:
-                await database.write_batch(lambda connection, batch=batch: writer.write(connection, batch))
-            elapsed = time.perf_counter() - begin
-            assert (await database.write_batch(proofs.check))["differences"] == []
-        finally:
-            await database.close()
-    return sum(map(len, batches)) / elapsed
+async def _ingest(url: str, keys: int) -> float:
+    """Records per second that control takes from batches of a journal: usage, its sums and the ledger's charges."""
+    database = Database(url)
+    try:
+        await migrate.upgrade(database)
+        async with database.write() as connection:
+            await connection.run_sync(partitions.make, int(time.time()))
+        ingest = JournalIngest(database)
+        batches, position = list(_batches(keys)), 0
+        begin = time.perf_counter()
+        for batch in batches:
+            position = await ingest.take("gw_bench", position, False, batch)
+        elapsed = time.perf_counter() - begin
+        assert (await database.write_batch(proofs.check))["differences"] == []
+        return position / elapsed
+    finally:
+        await database.close()
 
 
-def _batch(number: int, keys: int) -> list[Record]:
-    records: list[Record] = []
-    for each in range(number * BATCH, (number + 1) * BATCH):
-        opened, settled = _records(each)
-        records += [msgspec.structs.replace(opened, key_id=f"key_{each % keys}"), settled]
-    return records
+def _batches(keys: int) -> Iterator[bytes]:
+    """As the shipper makes them: 1,000 records."""
+    for _ in range(INGESTED // 1_000):
+        batch = bytearray()
+        for number in range(500):
+            name = request_ids.new()
+            opened, settled = _records(number)
+            framing.append(batch, msgspec.structs.replace(opened, request_id=name, key_id=f"key_{number % keys}"))
+            framing.append(batch, msgspec.structs.replace(settled, request_id=name))
+        yield bytes(batch)
+
+
+def _end_to_end() -> None:
+    where = os.environ.get("TOKENWORKS_BENCH_DIR", ".")
+    with running_postgres() as server, tempfile.TemporaryDirectory(dir=where) as folder:
+        files = (sqlite_url(Path(folder) / f"{number}.db") for number in range(2 * ROUNDS))
+        makers = (("SQLite, synced", lambda: next(files)), ("PostgreSQL, same core, no sync", server.database))
+        for name, make in makers:
+            for keys in (1, 200):
+                rate = statistics.median(asyncio.run(_ingest(make(), keys)) for _ in range(ROUNDS))
+                print(f"{f'control: {name}, {keys} keys':40}{rate:12,.0f}{rate / TARGET:10.1f}")
 
 
 def main() -> None:
@@ -135,9 +154,7 @@ def main() -> None:
         rate = statistics.median(rate for rate, _ in rounds)
         quantiles = statistics.quantiles([1e6 * value for _, values in rounds for value in values], n=100)
         print(f"{name:40}{rate:12,.0f}{rate / TARGET:10.1f}{quantiles[49]:10.1f}{quantiles[98]:10.1f}  {unit}")
-    for keys in (1, 200):
-        rate = statistics.median(asyncio.run(_ingest(keys)) for _ in range(ROUNDS))
-        print(f"{f'control: usage and ledger, {keys} keys':40}{rate:12,.0f}{rate / TARGET:10.1f}")
+    _end_to_end()
 
 
 if __name__ == "__main__":

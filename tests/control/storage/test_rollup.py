@@ -55,7 +55,7 @@ RAW = (
 
 
 @pytest.mark.both_databases
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(_history())
 def test_the_rollup_is_the_sum_of_the_attempts(with_database, history):
     async def work(database):

@@ -6,7 +6,7 @@ than SQLite's.
 
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 from sqlalchemy import Column, bindparam, case, literal_column, tuple_, update
@@ -39,10 +39,15 @@ _WHO_AND_WHERE = (
 OPENED = {**_IDENTITY, "opened_ns": "at", **{name: name for name in _WHO_AND_WHERE}}
 PROGRESS = {**_IDENTITY, **_COUNTED, **{name: name for name in _PRICED}}
 SETTLED = {**_IDENTITY, "settled_ns": "at", **_COUNTED, **{name: name for name in (*_PRICED, *_ENDED, "tier", *_OTHER)}}
+WHOLE = {
+    **{name: f"settled.{attribute}" for name, attribute in SETTLED.items()},
+    **{name: f"opened.{attribute}" for name, attribute in OPENED.items()},
+    "tier": "tier",
+}
 
 
 class _Row(Protocol):
-    def __call__(self, record: Record, /) -> tuple[Any, ...]: ...
+    def __call__(self, record: Any, /) -> tuple[Any, ...]: ...
 
 
 class AttemptWriter:
@@ -55,13 +60,17 @@ class AttemptWriter:
         self._progress = _compile(_upsert_progress(insert), PROGRESS, dialect)
         statement, plain = _compile(_upsert_settled(insert), SETTLED, dialect)
         self._settled = statement, _with_counts(plain)
+        self._whole = _compile(_upsert_whole(insert), WHOLE, dialect)
 
     def write(self, connection: Connection, records: Sequence[Record]) -> None:
         opened = [record for record in records if type(record) is Opened]
+        settled = [record for record in records if type(record) is Settled]
+        whole = _pairs(opened, settled)
         for (statement, row), chosen in (
-            (self._opened, opened),
+            (self._whole, whole.values()),
+            (self._opened, [record for record in opened if (record.request_id, record.attempt) not in whole]),
             (self._progress, [record for record in records if type(record) is Progress]),
-            (self._settled, [record for record in records if type(record) is Settled]),
+            (self._settled, [record for record in settled if (record.request_id, record.attempt) not in whole]),
         ):
             if chosen:
                 connection.exec_driver_sql(statement, [row(record) for record in chosen])
@@ -129,6 +138,40 @@ def _upsert_settled(insert: Any) -> Any:
     new["opened_ns"] = case((usage.c.opened_ns == ZERO, statement.excluded.opened_ns), else_=usage.c.opened_ns)
     new["tier"] = case((statement.excluded.tier != EMPTY, statement.excluded.tier), else_=usage.c.tier)
     return statement.on_conflict_do_update(index_elements=list(_IDENTITY), set_=new, where=usage.c.settled_ns.is_(None))
+
+
+def _upsert_whole(insert: Any) -> Any:
+    """What `_upsert_opened` and then `_upsert_settled` do, at once: half the work for an attempt that was short."""
+    statement = insert(usage).values(_values(WHOLE))
+    excluded, open_ = statement.excluded, usage.c.settled_ns.is_(None)
+    new = {name: excluded[name] for name in OPENED if name not in _IDENTITY}
+    for name in SETTLED:
+        if name not in _IDENTITY:
+            new[name] = case((open_, excluded[name]), else_=usage.c[name])
+    new["tier"] = case((open_ | (usage.c.tier == EMPTY), excluded.tier), else_=usage.c.tier)
+    return statement.on_conflict_do_update(index_elements=list(_IDENTITY), set_=new)
+
+
+def _pairs(opened: Sequence[Any], settled: Sequence[Any]) -> dict[tuple[str, int], "_Whole"]:
+    """Attempts that these records are all of. One whose settlement comes twice goes the long way, where the first
+    one stands; and so does the rare one with other counts."""
+    ends: dict[tuple[str, int], Settled | None] = {}
+    for record in settled:
+        plain = record.reported is None and record.counted is None
+        known = (record.request_id, record.attempt)
+        ends[known] = record if plain and known not in ends else None
+    found = {}
+    for record in opened:
+        known = (record.request_id, record.attempt)
+        if (end := ends.get(known)) is not None:
+            found[known] = _Whole(record, end, end.tier or record.tier)
+    return found
+
+
+class _Whole(NamedTuple):
+    opened: Opened
+    settled: Settled
+    tier: str
 
 
 def _compile(statement: Any, attributes: dict[str, str], dialect: Dialect) -> tuple[str, _Row]:
