@@ -16,7 +16,11 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
+from hypothesis import HealthCheck, settings
 from tests.postgres import PostgresServer, running_postgres
+
+settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared machine")
 
 TOKENWORKS = Path(sys.executable).with_name("tokenworks")
 REPOSITORY = Path(__file__).parents[1]

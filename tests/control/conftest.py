@@ -31,7 +31,7 @@ from tokenworks.snapshot.records import Frame
 from tokenworks.snapshot.sealing import internal_token, read_cluster_key
 from tokenworks.snapshot.state import State
 
-PATIENCE = 30.0
+PATIENCE = 120.0
 
 
 class _UnixConnection(http.client.HTTPConnection):

