@@ -214,6 +214,22 @@ def test_a_fee_for_each_request(seller: Any) -> None:
     assert (bill.charge, bill.usage.priced_requests) == (3_000_000, 1)
 
 
+def left(gateway: Any, body: dict[str, Any], after: bytes) -> Settled:
+    """The bill of a caller who left when it had read this."""
+    host, port = gateway.url.removeprefix("http://").split(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=20)
+    headers = {"content-type": "application/json", "authorization": f"Bearer {KEY}"}
+    connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
+    response = connection.getresponse()
+    read = b""
+    while after not in read:
+        read += response.read1(65536)
+    response.close()
+    connection.close()
+    settled: Settled = gateway.control.settled(response.headers["x-request-id"])
+    return settled
+
+
 def test_a_caller_who_leaves_pays_for_what_was_generated_and_its_input(seller: Any) -> None:
     async def script(request: web.Request, seen: Any) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
@@ -225,24 +241,29 @@ def test_a_caller_who_leaves_pays_for_what_was_generated_and_its_input(seller: A
         return response
 
     seller.upstream.script = script
-    host, port = seller.url.removeprefix("http://").split(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=20)
-    body = {"model": "sol", "stream": True, "messages": [{"role": "user", "content": "x" * 4_000}]}
-    connection.request(
-        "POST", "/v1/chat/completions", json.dumps(body), {"content-type": "a", "authorization": f"Bearer {KEY}"}
-    )
-    response = connection.getresponse()
-    request_id = response.headers["x-request-id"]
-    read = b""
-    while b"w39" not in read:
-        read += response.read1(65536)
-    response.close()
-    connection.close()
-    bill = seller.control.settled(request_id)
+    messages = [{"role": "user", "content": "x" * 4_000}]
+    bill = left(seller, {"model": "sol", "stream": True, "messages": messages}, b"w39")
     assert (bill.outcome, bill.estimated, bill.usage.output) == ("cancelled", True, 40)
     assert bill.usage.input == 1_004
     assert bill.charge == 1_004 * 2_000 + 40 * 10_000
     assert bill.cost == 1_004 * 1_000 + 40 * 5_000
+
+
+def test_an_engine_of_ours_counts_the_prompt_of_a_caller_who_left(seller: Any) -> None:
+    async def script(request: web.Request, seen: Any) -> web.StreamResponse:
+        if request.path == "/v1/messages/count_tokens":
+            return web.json_response({"input_tokens": 777})
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        for number in range(9):
+            chunk = {"id": "c", "choices": [{"index": 0, "delta": {"content": f"w{number}"}}]}
+            await response.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+        await asyncio.sleep(20)
+        return response
+
+    seller.upstream.script = script
+    bill = left(seller, {"model": "ours", "stream": True, "messages": [{"role": "user", "content": "x"}]}, b"w8")
+    assert (bill.outcome, bill.usage) == ("cancelled", UsageRecord(input=777, output=9))
 
 
 def test_an_answer_that_breaks_off_costs_the_caller_nothing_and_us_what_it_took(seller: Any) -> None:

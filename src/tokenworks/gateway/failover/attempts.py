@@ -3,10 +3,11 @@
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 
 from tokenworks.core.caller import Caller
 from tokenworks.core.errors import Fault, InvalidRequest, TokenworksError, UpstreamUnavailable
-from tokenworks.core.request import Request
+from tokenworks.core.request import Conversation, Request
 from tokenworks.core.target import Target
 from tokenworks.gateway.edge.delivery import Delivery
 from tokenworks.gateway.edge.headers import Answerer, strict
@@ -18,6 +19,7 @@ from tokenworks.gateway.failover.route import Route
 from tokenworks.gateway.failover.trying import Try, settle
 from tokenworks.gateway.failover.turns import Turns
 from tokenworks.gateway.metering.attempt import Attempt, Meter
+from tokenworks.gateway.upstreams.counting import count_tokens
 from tokenworks.gateway.upstreams.http import Upstreams
 from tokenworks.gateway.upstreams.parameters import without_effect
 from tokenworks.gateway.upstreams.prepare import Prepared, prepare
@@ -118,6 +120,8 @@ class _Run:
         number, carried = route.asked.first_attempt + len(attempts), story.told if story and resuming else 0
         attempt = self._parts.meter.open(route.asked, number, target, upstream, carried=carried)
         route.hold.add(attempt)
+        if upstream.local and isinstance(route.asked.request.task, Conversation):
+            attempt.tokenizer = partial(count_tokens, self._parts.upstreams, route.asked.request, upstream, target)
         try:
             prepared, ignored = self._prepare(target, attempt, resuming)
         except BaseException as error:

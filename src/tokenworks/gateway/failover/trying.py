@@ -101,6 +101,8 @@ class Try:
     async def abandon(self, error: BaseException) -> BaseException:
         """End the call and settle the attempt; the error that the caller is to be told."""
         told = await self._close(error) or error
+        if isinstance(told, asyncio.CancelledError):
+            await self.attempt.count_prompt()
         settle(self.attempt, Overtaken() if self.overtaken else told)
         return told
 

@@ -1,7 +1,9 @@
 """Steps 8 and 9 of a request, for one attempt: watch what goes by, then settle it in the journal exactly once."""
 
+import asyncio
+import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -18,6 +20,9 @@ from tokenworks.journal.writer import Journal
 from tokenworks.protocols.base import Observation
 from tokenworks.snapshot.records import UpstreamRecord
 from tokenworks.telemetry.metrics import Metrics
+
+COUNT_SECONDS = 1.0
+"""So long an engine of ours may take to count a prompt; then it is estimated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +109,8 @@ class Attempt:
         self.observation = Observation(clock=self.clock)
         self.provider = opened.provider
         self.guard: Guard | None = None
+        self.tokenizer: Callable[[], Awaitable[int]] | None = None
+        """How an engine of ours tells the tokens of the prompt."""
         self.position = 0
         """In the journal, of the record after its settlement."""
         self.settled: Settled | None = None
@@ -140,6 +147,15 @@ class Attempt:
     def begun_at(self) -> int:
         """Unix nanoseconds."""
         return self._opened.at
+
+    async def count_prompt(self) -> None:
+        """Of an answer that its caller left, as the engine of ours counts it that was about to tell it at the end."""
+        seen = self.observation
+        if self.tokenizer is None or not seen.deltas or seen.usage is not None or seen.prompt is not None:
+            return
+        with contextlib.suppress(TokenworksError, TimeoutError):
+            async with asyncio.timeout(COUNT_SECONDS):
+                seen.prompt = Usage(input=await self.tokenizer())
 
     @property
     def output(self) -> int:
