@@ -71,11 +71,10 @@ class Admission:
         provider = state.upstreams[targets[0].upstream].provider
         limits = rules.for_request(asked.caller, model.name)
         bought = rules.for_provider(provider, model.name)
-        if rules.source:
-            expected = estimate(asked.request, model, targets, self._learned.size(asked.caller.key_id, model.name))
-            hold = Hold(self, asked, expected)
-        else:
-            hold = Hold(self, asked, None)
+        if not limits and not rules.of_providers:
+            return Hold(self, asked, None)
+        learned = self._learned.size(asked.caller.key_id, model.name)
+        hold = Hold(self, asked, estimate(asked.request, model, targets, learned))
         if limits or bought:
             await self._reserve(hold, limits, bought, provider)
         return hold

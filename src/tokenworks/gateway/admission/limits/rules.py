@@ -143,6 +143,8 @@ class Rules:
         self._by_owner: dict[tuple[str, str], list[LimitRecord]] = defaultdict(list)
         for limit in limits.values():
             self._by_owner[limit.scope, limit.id].append(limit)
+        self.of_providers = any(limit.scope == "provider" for limit in limits.values())
+        """Whether some limit counts what is bought, which depends on where a request goes."""
 
     def for_request(self, caller: Caller, model: str) -> list[LimitRecord]:
         """Every limit of the caller and the model that counts this request, in the order of refusals."""
