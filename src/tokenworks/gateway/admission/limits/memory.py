@@ -169,10 +169,12 @@ class MemoryStore:
     def _take(
         self, hold: _Hold, request_id: str, claims: Sequence[Claim], granted: Sequence[int], now: float
     ) -> Decision:
+        readings = []
         for claim, amount in zip(claims, granted, strict=True):
             if claim.lease:
                 hold.leases.append(claim.bucket)
                 self._leases.setdefault(claim.bucket, {})[request_id] = hold.expires
+                readings.append(self._reading(claim, now, amount))
                 continue
             epoch, slack = self._epoch(claim), amount - min(claim.smallest, amount)
             self._add(claim, epoch, amount)
@@ -180,8 +182,8 @@ class MemoryStore:
                 self._loosen((claim.bucket, epoch), slack)
             part = _Part(claim.window, claim.offset, epoch, amount, slack, claim.floor is not None)
             hold.parts.setdefault(claim.bucket, []).append(part)
-        pairs = zip(claims, granted, strict=True)
-        return Decision(None, [self._reading(claim, now, amount) for claim, amount in pairs])
+            readings.append(Reading(self._counts[claim.bucket, epoch], self._until_reset(claim), amount))
+        return Decision(None, readings)
 
     def _add(self, claim: Claim, epoch: int, amount: int) -> None:
         self._count(claim.bucket, claim.window, claim.offset, epoch, amount)
