@@ -84,7 +84,10 @@ class Resuming:
 
 
 class Matching:
-    def __init__(self, said: Said) -> None:
+    """`usage` makes the caller's usage of what the upstream reports."""
+
+    def __init__(self, said: Said, usage: Callable[[Usage], Usage] = lambda usage: usage) -> None:
+        self._usage = usage
         self._said = dict(said.texts)
         self._names = dict(said.names)
         self._finished = set(said.finished)
@@ -102,6 +105,8 @@ class Matching:
             return None
         if isinstance(event, Finished):
             return self._finish(event)
+        if isinstance(event, UsageReport):
+            return UsageReport(self._usage(event.usage))
         channel = _channel(event)
         if channel is None or channel[:2] in self._ignored:
             return event if channel is None else None

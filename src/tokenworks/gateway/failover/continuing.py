@@ -94,7 +94,7 @@ def join(story: Story, prepared: Prepared, upstream: UpstreamRecord, *, resume: 
     told, text = story.told, story.said.only_text() or ""
     odd = frozenset(upstream.quirks)
     if "repeats_prefix" in odd:
-        relay.go_on(story.writer, Matching(story.said))
+        relay.go_on(story.writer, Matching(story.said, lambda usage: continued(usage, told)))
     else:
         chat = isinstance(relay.request.task, Conversation)
         space = text[len(text.rstrip()) :] if chat else ""

@@ -34,6 +34,7 @@ class Llama(ServerEngine):
         address = self.address
         return Description(
             protocols=("worker",),
+            quirks=("continues_prefill",),
             base_url=f"unix:{address.socket}|{wire.PREFIX}" if address.socket else f"{address.origin}{wire.PREFIX}",
             capabilities=tuple(dict.fromkeys((*self.setup.capabilities, *GENERATES))),
             context_length=self._context,

@@ -33,6 +33,7 @@ QUIRKS = (
     "reasoning_by_template",
     "forced_tools_by_schema",
     "closes_after_stream",
+    "continues_prefill",
 )
 GENERATES = ("json_schema",)
 NOT_SERVED = ("embeddings", "rerank")
