@@ -29,6 +29,8 @@ COMMANDS = {
     "budgets": "limits",
     "webhooks": "limits",
     "prices": "prices",
+    "providers": "providers",
+    "credentials": "credentials",
     "files": "files",
     "batches": "batches",
     "chaos": "chaos",

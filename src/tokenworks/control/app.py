@@ -49,7 +49,7 @@ from tokenworks.control.publishing import Announcer
 from tokenworks.control.services import Services
 from tokenworks.control.settings import Settings
 from tokenworks.control.startup import StartupError
-from tokenworks.control.storage import api_keys, fleet, limits, migrate, partitions, prices, rollup
+from tokenworks.control.storage import api_keys, fleet, limits, migrate, partitions, prices, provider_keys, rollup
 from tokenworks.control.storage.database import Database, describe, sqlite_url
 from tokenworks.control.upkeep import Upkeep
 from tokenworks.core.clock import Clock, SystemClock
@@ -158,6 +158,7 @@ async def _prepare(
             dates = await fleet.model_dates(connection, offered, now)
             valid = await api_keys.every_active(connection, now)
             limited = await limits.every(connection)
+            brought = await provider_keys.published(connection)
             await book.take_configuration(connection, offered, paid, now)
             priced = await prices.every(connection)
             await connection.run_sync(rollup.advance)
@@ -177,6 +178,7 @@ async def _prepare(
     announcer.announce_prices(book.published(priced, now))
     announcer.announce_keys(valid)
     announcer.announce_limits(limited)
+    announcer.announce_own_keys(brought)
     announcer.announce_models(replicas.replicas)
     webhooks = Webhooks(database, cluster_key, clock, chosen.webhook_hosts)
     budgets = Budgets(database, clock, announcer.announce_spends, webhooks.wake)
@@ -199,6 +201,7 @@ async def _prepare(
         budgets,
         payments,
         chosen.invoice_font,
+        cluster_key,
     )
 
 

@@ -36,7 +36,7 @@ def offers(configuration: Configuration, local_models: tuple[str, ...], catalog:
 
 def endpoints(configuration: Configuration, cluster_key: bytes, environment: Mapping[str, str]) -> list[UpstreamRecord]:
     """The providers' endpoints with sealed credentials. StartupError when a credential cannot be found."""
-    return [_endpoint(provider, cluster_key, environment) for provider in configuration.providers.values()]
+    return [endpoint(provider, cluster_key, environment) for provider in configuration.providers.values()]
 
 
 def costs(configuration: Configuration) -> dict[str, dict[str, int]]:
@@ -77,7 +77,8 @@ def _target(text: str, providers: Mapping[str, ProviderConfig]) -> TargetRecord:
     )
 
 
-def _endpoint(provider: ProviderConfig, cluster_key: bytes, environment: Mapping[str, str]) -> UpstreamRecord:
+def endpoint(provider: ProviderConfig, cluster_key: bytes, environment: Mapping[str, str]) -> UpstreamRecord:
+    """StartupError when a credential cannot be found."""
     secrets = [_credential(provider.name, text, environment) for text in provider.api_keys]
     return UpstreamRecord(
         id=provider.name,

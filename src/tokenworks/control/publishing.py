@@ -15,6 +15,7 @@ from tokenworks.snapshot.records import (
     FREE,
     LimitRecord,
     ModelRecord,
+    OwnKeysRecord,
     PriceRecord,
     SpendRecord,
     TargetRecord,
@@ -71,6 +72,11 @@ class Announcer:
         state, gone = self._publisher.state, set(names)
         kept = {name: limit for name, limit in state.limits.items() if name not in gone}
         self._publisher.publish(replace(state, limits=kept))
+
+    def announce_own_keys(self, keys: Iterable[OwnKeysRecord]) -> None:
+        """All keys of providers that projects brought."""
+        brought = {each.project_id: each for each in keys}
+        self._publisher.publish(replace(self._publisher.state, own_keys=brought))
 
     def announce_prices(self, book: Published) -> None:
         """All versions that are in force or will be."""

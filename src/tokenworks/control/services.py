@@ -38,6 +38,7 @@ class Services:
     budgets: Budgets
     payments: PaymentProvider | None = None
     invoice_font: Path | None = None
+    cluster_key: bytes = field(default=b"", repr=False)
     changes: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by one admin change at a time (changes.py)."""
 

@@ -50,6 +50,8 @@ def unclear(rates: Mapping[str, int]) -> str | None:
 
 
 BATCH = "batch"
+BYOK = "byok"
+"""The version of the price of attempts that a caller's own provider account pays for: nothing."""
 _STANDARD = frozenset({"", "auto", "default", "standard", "on_demand", "standard_only"})
 """What hosts call the tier that nobody has to ask for."""
 

@@ -57,6 +57,8 @@ class Opened(msgspec.Struct, tag="opened", frozen=True, omit_defaults=True):
     """A line of a batch."""
     tier: str = ""
     """The service tier it was sold as; "": the default one."""
+    byok: bool = False
+    """Made with a key that the project brought: its provider bills the project, and nothing is charged here."""
 
 
 class Progress(msgspec.Struct, tag="progress", frozen=True, omit_defaults=True):

@@ -13,6 +13,7 @@ from tokenworks.control.ledger.lines import Group, Rates, lines
 from tokenworks.control.ledger.months import of as month_of
 from tokenworks.control.ledger.rates import rates_of
 from tokenworks.control.storage import proofs
+from tokenworks.core.price import BYOK
 from tokenworks.core.usage import KINDS
 
 ROUNDING = "Each attempt is charged as a whole, rounded half up to a nano-dollar; its lines divide that sum exactly."
@@ -80,6 +81,7 @@ def _attempt(connection: Connection, row: Mapping[str, Any], reader: Reader, rat
         "estimated": bool(row["estimated"]),
         "reported": _other(row["reported"]),
         "counted": _other(row["counted"]),
+        "byok": row["price"] == BYOK,
         "price": row["price"] or None,
         "lines": [line.shown() for line in lines(group, rates(row["price"]))] if ended else [],
         "charge": shown(row["charge"]),
@@ -93,7 +95,7 @@ def _attempt(connection: Connection, row: Mapping[str, Any], reader: Reader, rat
 
 def _payer(row: Mapping[str, Any]) -> str:
     """The customer pays for what was answered; what failed costs the operator what its provider asks, or nobody."""
-    if row["charge"]:
+    if row["charge"] or row["price"] == BYOK:
         return "customer"
     return "operator" if row["cost"] else "nobody"
 

@@ -443,3 +443,17 @@ webhook_deliveries = Table(
     Index("ix_webhook_deliveries_due_ns", "due_ns"),
     Index("ix_webhook_deliveries_answer", "answer_id", "number"),
 )
+
+# A provider's key that a project brought itself, sealed for the gateways; the key itself is nowhere.
+provider_keys = Table(
+    "provider_keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, ForeignKey("projects.id"), nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("redacted", Text, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Index("ix_provider_keys_project", "project_id", "created_at"),
+)

@@ -118,7 +118,8 @@ class _Run:
         upstream, attempts = route.upstreams[target.upstream], route.hold.attempts
         story, resuming = self._story, self._resuming(target, upstream)
         number, carried = route.asked.first_attempt + len(attempts), story.told if story and resuming else 0
-        attempt = self._parts.meter.open(route.asked, number, target, upstream, carried=carried)
+        byok = route.brought(target.upstream) is not None
+        attempt = self._parts.meter.open(route.asked, number, target, upstream, carried=carried, byok=byok)
         route.hold.add(attempt)
         if upstream.local and isinstance(route.asked.request.task, Conversation):
             attempt.tokenizer = partial(count_tokens, self._parts.upstreams, route.asked.request, upstream, target)

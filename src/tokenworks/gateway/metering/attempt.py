@@ -10,7 +10,7 @@ from typing import Protocol
 from tokenworks.core.caller import Caller
 from tokenworks.core.errors import TokenworksError, Unavailable
 from tokenworks.core.events import Timing
-from tokenworks.core.price import BATCH, Price, sold_tier
+from tokenworks.core.price import BATCH, BYOK, Price, sold_tier
 from tokenworks.core.request import Request
 from tokenworks.core.target import Target
 from tokenworks.core.usage import Usage
@@ -23,6 +23,7 @@ from tokenworks.telemetry.metrics import Metrics
 
 COUNT_SECONDS = 1.0
 """So long an engine of ours may take to count a prompt; then it is estimated."""
+OWN_KEY = Price({"input": 0, "output": 0}, id=BYOK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +51,29 @@ class Meter:
     metrics: Metrics
 
     def open(
-        self, asked: "Asked", number: int, target: Target, upstream: UpstreamRecord, *, carried: int = 0
+        self,
+        asked: "Asked",
+        number: int,
+        target: Target,
+        upstream: UpstreamRecord,
+        *,
+        carried: int = 0,
+        byok: bool = False,
     ) -> "Attempt":
         """Journal that an attempt is about to leave, at the prices that are in force now.
 
         JournalFull when there is no room to bill it, Unavailable when the model has no price at this time.
         `carried`: tokens of output that reached the caller from earlier attempts, which this one reads as input and
         continues. They are billed as output, once, with the attempt that ends the answer.
+        `byok`: it is made with a key of the caller's project, which pays the provider itself.
         """
         caller, request = asked.caller, asked.request
         now = time.time_ns()
         price, cost = target.price.at(now / 1e9), target.cost.at(now / 1e9)
         if price is None:
             raise Unavailable(f"The model '{request.model}' has no price at this time.", code="no_price")
+        if byok:
+            price = cost = OWN_KEY
         record = Opened(
             request_id=asked.request_id,
             attempt=number,
@@ -78,6 +89,7 @@ class Meter:
             stream=request.stream,
             batch=request.batch,
             tier=sold_tier(request.service_tier),
+            byok=byok,
         )
         self.journal.append(record)
         self.journal.flush()

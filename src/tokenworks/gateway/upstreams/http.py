@@ -18,6 +18,7 @@ from tokenworks.core.errors import (
     UpstreamUnavailable,
 )
 from tokenworks.core.target import RouteLimits
+from tokenworks.gateway.upstreams.keyring import REST_SECONDS as KEYS_FAULTS
 from tokenworks.gateway.upstreams.keyring import Keyring
 from tokenworks.gateway.upstreams.prepare import Outgoing
 from tokenworks.gateway.upstreams.providers import way
@@ -111,6 +112,8 @@ class Upstreams:
                     error = await _read_error(response, outgoing.codec, upstream.provider)
             except UpstreamRejected as rejected:  # the key could not even be told
                 error = rejected
+            if own is not None and error.fault in KEYS_FAULTS:
+                error.provider = None  # one project's account says nothing about the upstream's standing
             if own is not None and error.fault is Fault.CREDENTIAL:
                 error.args = (f"{upstream.provider} refused the key that your project brought for it.",)
                 error.message = error.args[0]
