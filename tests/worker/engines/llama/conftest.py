@@ -33,6 +33,7 @@ class Bench:
                 "cache": 64 * MEBIBYTE,
                 "gpu_layers": 0,
                 "template": None,
+                "lookup": True,
                 "parent": 0,
             }
             | more

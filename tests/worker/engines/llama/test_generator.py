@@ -260,6 +260,8 @@ def test_a_kernel_that_fails_is_the_engines_end(other_bench: Any) -> None:
         bench.generator.runner.kernel.compute = fail
         with pytest.raises(EngineDied):
             bench.ask(prompts=("a",), max_tokens=2)
+        with pytest.raises(Unavailable, match="restarting"):
+            bench.ask(embed=("a",))
         assert bench.runner.run(bench.generator.died()) == "llama_decode failed with -3"
         with pytest.raises(Unavailable, match="restarting"):
             bench.ask(prompts=("a",), max_tokens=2)
@@ -321,3 +323,20 @@ def test_an_operator_sees_what_happens(bench: Any) -> None:
     assert 0 < value["tokenworks_engine_cached_prompt_tokens"] < value["tokenworks_engine_prompt_tokens"]
     assert 0 < value["tokenworks_engine_cache_used_bytes"] <= value["tokenworks_engine_cache_limit_bytes"]
     assert value["tokenworks_engine_running_sequences"] == value["tokenworks_engine_waiting_sequences"] == 0
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_what_repeats_itself_takes_fewer_steps_and_is_the_same(
+    bench: Any, ids_of: Any, temperature: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = "one two three four five six seven eight nine ten, " * 6
+    sampling = wire.Sampling(temperature=temperature, top_k=2 if temperature else None, seed=3, ignore_eos=True)
+    asked: dict[str, Any] = {"prompts": (prompt,), "max_tokens": 40, "sampling": sampling, "tenant": "repeats"}
+    before = bench.scheduler.counts.steps
+    guessed = ids_of(bench.ask(**asked))
+    steps = bench.scheduler.counts.steps - before
+    monkeypatch.setattr(bench.generator.intake, "_guesses", False)
+    before = bench.scheduler.counts.steps
+    assert ids_of(bench.ask(**asked)) == guessed
+    assert steps < (bench.scheduler.counts.steps - before) * 0.7
+    bench.assert_empty()

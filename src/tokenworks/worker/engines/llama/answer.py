@@ -16,7 +16,7 @@ class Answer:
     accepted: "asyncio.Future[None]"
     """Done when all its sequences are in the queue; an error when they were refused."""
     events: list[wire.Event] = field(default_factory=list)
-    error: TokenworksError | None = None
+    error: Exception | None = None
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     left: int = 0
     """Choices whose finish did not come yet."""
@@ -28,6 +28,13 @@ class Answer:
         self.events += events
         self.left -= sum(isinstance(event, wire.Finish) for event in events)
         self.error = self.error or error
+        self.ready.set()
+
+    def end(self, error: Exception) -> None:
+        """Nothing more can come."""
+        self.error = self.error or error
+        if not self.accepted.done():
+            self.accepted.set_exception(error)
         self.ready.set()
 
     def accept(self, error: TokenworksError | None) -> None:

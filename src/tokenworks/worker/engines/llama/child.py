@@ -22,6 +22,8 @@ from tokenworks.worker.engines.process import die_with_parent
 from tokenworks.worker.protocol.standalone import serving
 
 FAILED = 1
+SWITCH = 0.0005
+"""Seconds after which the event loop has to let the engine's thread go on: each step waits for it."""
 
 
 async def run(plan: Plan) -> int:
@@ -60,6 +62,7 @@ def main() -> int:
     die_with_parent(plan.parent)
     os.umask(0o077)
     logs.configure("engine", plan.log_level)
+    sys.setswitchinterval(SWITCH)
     return asyncio.run(run(plan))
 
 

@@ -8,6 +8,7 @@ from tokenworks.protocols.worker import types as wire
 from tokenworks.worker.chat.reader import Delta, Reader
 from tokenworks.worker.engines.llama.grammar import Constraint
 from tokenworks.worker.engines.llama.kernel import Rows
+from tokenworks.worker.engines.llama.lookup import FEW, Lookup
 from tokenworks.worker.engines.llama.sampling import Sampler, logprobs
 from tokenworks.worker.engines.llama.scheduling.sequence import Outcome, Work
 from tokenworks.worker.engines.llama.scheduling.sequence import Sequence as Tokens
@@ -25,6 +26,7 @@ class Parts:
     reader: Reader | None = None
     constraint: Constraint | None = None
     logprobs: int | None = None
+    lookup: Lookup | None = None
     stops_after: int = 0
     """Tokens before which no stop string is looked for."""
 
@@ -90,6 +92,8 @@ class Choice:
                 accepted += 1
         except ValueError as error:
             self.failed, self.finished = str(error), True
+        if parts.lookup is not None:
+            parts.lookup.judge(len(work.drafts), accepted)
         self.generated += len(new)
         full = not self.finished and self.generated >= self._most
         done = parts.constraint is not None and not self.finished and parts.constraint.done
@@ -97,6 +101,14 @@ class Choice:
         if not self.finished and (full or done or (parts.reader is not None and parts.reader.done)):
             self._finish("length" if full and not done else "stop")
         return Outcome(work, new, accepted, self.finished)
+
+    def guess(self, running: int) -> list[int]:
+        """What may come next, to be checked with the next step; nothing when others need the time."""
+        lookup, tokens = self._parts.lookup, self.sequence.tokens
+        if lookup is None or running > FEW:
+            return []
+        lookup.learn(tokens)
+        return lookup.guess(tokens, self._most - self.generated - 1)
 
     def _is_full(self, new: int) -> bool:
         return self.generated + new >= self._most

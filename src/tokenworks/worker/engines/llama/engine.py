@@ -70,6 +70,7 @@ class Llama(ServerEngine):
             cache=cache(options, machine.memory()),
             gpu_layers=options.gpu_layers,
             template=self._template,
+            lookup=options.lookup,
             parent=os.getpid(),
             capabilities=setup.capabilities,
             max_output=setup.max_output,

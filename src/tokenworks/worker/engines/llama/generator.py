@@ -2,9 +2,8 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
-from typing import Any
 
 from tokenworks.core.errors import InvalidRequest, Unavailable
 from tokenworks.protocols.worker import types as wire
@@ -41,6 +40,7 @@ class Generator(GeneratingEngine):
         self._runner: Runner | None = None
         self._intake: Intake | None = None
         self._measuring: Measuring | None = None
+        self._living: set[Answer] = set()
 
     @property
     def runner(self) -> Runner:
@@ -89,7 +89,9 @@ class Generator(GeneratingEngine):
         template = None
         if source:
             template = Template(source, bos=model.text_of(model.bos), eos=model.text_of(model.eos), special=special)
-        self._intake = Intake(model, template, Grammars(model), self._kernel.capacity)
+        self._intake = Intake(
+            model, template, Grammars(model), self._kernel.capacity, guesses=plan.lookup and self._kernel.cuts
+        )
 
     async def stop(self) -> None:
         await super().stop()
@@ -102,6 +104,13 @@ class Generator(GeneratingEngine):
             self._kernel.close()
         if self._model is not None:
             self._model.close()
+
+    def _die(self, reason: str) -> None:
+        super()._die(reason)
+        for answer in self._living:
+            answer.end(EngineDied())
+        if self._measuring is not None:
+            self._measuring.end(EngineDied())
 
     async def progress(self) -> float:
         return self._runner.steps if self._runner is not None else 0
@@ -128,8 +137,9 @@ class Generator(GeneratingEngine):
         choices, prompts = await asyncio.to_thread(self.intake.choices, request)
         answer = Answer(choices, asyncio.get_running_loop().create_future())
         runner.submit(answer)
+        self._living.add(answer)
         try:
-            await self._unless_dead(_accepted(answer))
+            await answer.accepted
             yield [wire.Started(f"{self.setup.model}-{next(self._answers)}", self.setup.model)]
             begin: list[wire.Event] = []
             for choice in choices:
@@ -139,10 +149,10 @@ class Generator(GeneratingEngine):
             if begin:
                 yield begin
             while answer.unfinished:
-                batch = await self._unless_dead(answer.batch())
-                yield batch
+                yield await answer.batch()
             yield [_usage(choices, prompts, request.n)]
         finally:
+            self._living.discard(answer)
             runner.cancel(answer)
 
     async def _measure(self, request: wire.GenerateRequest) -> AsyncGenerator[Batch, None]:
@@ -150,39 +160,21 @@ class Generator(GeneratingEngine):
         check(request)
         events = self._measuring.answer(request)
         try:
-            first = await self._unless_dead(_next(events))
+            first = await _next(events)
             yield [wire.Started(f"{self.setup.model}-{next(self._answers)}", self.setup.model)]
             while first:
                 yield first
-                first = await self._unless_dead(_next(events))
+                first = await _next(events)
         finally:
             await events.aclose()
 
     async def metrics(self) -> str:
         return self._runner.observed.render() if self._runner is not None else ""
 
-    async def _unless_dead(self, work: Coroutine[Any, Any, list[wire.Event]]) -> list[wire.Event]:
-        """EngineDied when the engine dies meanwhile."""
-        waiting = asyncio.create_task(work)
-        death = asyncio.create_task(self.died())
-        try:
-            await asyncio.wait({waiting, death}, return_when=asyncio.FIRST_COMPLETED)
-            if not waiting.done():
-                raise EngineDied
-            return waiting.result()
-        finally:
-            waiting.cancel()
-            death.cancel()
-
 
 async def _next(events: Vectors) -> list[wire.Event]:
     """[] at the end."""
     return await anext(events, [])
-
-
-async def _accepted(answer: Answer) -> list[wire.Event]:
-    await answer.accepted
-    return []
 
 
 def _usage(choices: list[Choice], prompts: list[Given], n: int) -> wire.Usage:

@@ -14,6 +14,7 @@ from tokenworks.worker.chat.reader import Reader
 from tokenworks.worker.chat.template import Prompt, Template
 from tokenworks.worker.engines.llama.choice import Choice, Parts
 from tokenworks.worker.engines.llama.grammar import Constraint, Grammars
+from tokenworks.worker.engines.llama.lookup import Lookup
 from tokenworks.worker.engines.llama.model import Model
 from tokenworks.worker.engines.llama.sampling import Sampler, Settings
 from tokenworks.worker.engines.llama.scheduling.sequence import Priority, Sequence
@@ -64,11 +65,15 @@ class Given:
 
 
 class Intake:
-    def __init__(self, model: Model, template: Template | None, grammars: Grammars, context: int) -> None:
+    def __init__(
+        self, model: Model, template: Template | None, grammars: Grammars, context: int, *, guesses: bool
+    ) -> None:
+        """`guesses`: whether what repeats itself is guessed; see lookup.py."""
         self.model = model
         self.template = template
         self._grammars = grammars
         self._context = context
+        self._guesses = guesses
         self._defaults = Defaults.of(model)
         markers = set(template.format.markers) if template is not None else set()
         special = model.special | model.ends
@@ -195,6 +200,7 @@ class Intake:
             reader=self._reader(request, prompt),
             constraint=constraint,
             logprobs=request.logprobs,
+            lookup=Lookup(tokens) if self._guesses and constraint is None else None,
             stops_after=request.sampling.min_tokens or 0,
         )
         choice = Choice(index, sequence, parts, self.model.ends, self.model.pieces)

