@@ -90,9 +90,7 @@ def test_what_has_no_effect_is_reported(client: Fireworks) -> None:
         service_tier="priority",
         context_length_exceeded_behavior="error",
     )
-    assert raw.headers["x-tokenworks-ignored"] == (
-        "context_length_exceeded_behavior,mirostat_lr,prompt_cache_key,raw_output,service_tier"
-    )
+    assert raw.headers["x-tokenworks-ignored"] == "mirostat_lr,prompt_cache_key,raw_output,service_tier"
 
 
 def test_errors(client: Fireworks) -> None:
