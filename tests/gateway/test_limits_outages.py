@@ -91,6 +91,7 @@ def test_a_store_that_hangs_is_a_bounded_wait_and_leaves_no_stuck_key(shared: An
         client.execute_command("CLIENT", "PAUSE", 5_000, "ALL")
     answers = [ask(shared) for _ in range(10)]
     assert {answer.status_code for answer in answers} == {200}
+    assert answers[0].headers["x-tokenworks-limits"] == "degraded", "it did not wait for the store to go on"
     wait_for(lambda: healthy(shared), timeout=20)
     for _ in range(3):
         assert ask(shared).status_code == 200, "the lease of the request that hung was given back"

@@ -273,7 +273,7 @@ def test_a_budget_starts_from_what_the_ledger_knows_and_counts_nothing_twice(sto
 
 def test_a_request_waits_for_what_others_only_hold_and_is_then_let_in(store: Any) -> None:
     async def work(at: Any) -> None:
-        desk = Desk(at, [limit("output_tokens", 1_000)], wait=5.0)
+        desk = Desk(at, [limit("output_tokens", 1_000)], wait=3_600.0)
         first = await desk.hold(body=10, max_output_tokens=1_000)
         waiting = asyncio.create_task(desk.hold(body=10, max_output_tokens=500))
         await asyncio.sleep(0.05)
