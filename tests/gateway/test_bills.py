@@ -301,3 +301,18 @@ def test_a_lying_upstream_is_not_billed(seller: Any) -> None:
     assert bill.counted == bill.usage
     assert bill.reported == UsageRecord(input=5_000_000, output=100_000)
     assert bill.estimated
+
+
+def test_an_upstream_that_reports_nothing_is_counted_and_says_so(seller: Any) -> None:
+    async def script(request: web.Request, seen: Any) -> web.StreamResponse:
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "x" * 4_000}}
+        return web.json_response({"id": "c", "model": "up-1", "choices": [choice]})
+
+    seller.upstream.script = script
+    messages = [{"role": "user", "content": "x" * 4_000}]
+    reply = post(seller, {"model": "sol", "max_tokens": 2_000, "messages": messages}, "/v1/messages")
+    bill = seller.control.settled(reply.headers["x-request-id"])
+    assert (bill.usage, bill.estimated) == (UsageRecord(input=1_004, output=1_000), True)
+    told = json.loads(reply.body)["usage"]
+    assert (told["input_tokens"], told["output_tokens"]) == (1_004, 1_000)
+    assert told["cost_nano_usd"] == bill.charge == 1_004 * 2_000 + 1_000 * 10_000

@@ -57,6 +57,15 @@ def test_what_an_upstream_says_of_costs_is_not_passed_on() -> None:
     assert json.loads(told[6:])["usage"] == {**USAGE, **TOLD}
 
 
+def test_the_beginning_of_a_stream_is_no_total() -> None:
+    first = b'event: message_start\ndata: {"type":"message_start","message":{"usage":{"input_tokens":5}}}\n\n'
+    last = b'event: message_delta\ndata: {"type":"message_delta","usage":{"output_tokens":7}}\n\n'
+    assert in_stream(first, lambda: 120) == first
+    told = in_stream(first + last, lambda: 120)
+    assert told.startswith(first)
+    assert json.loads(told[len(first) :].split(b"data: ")[1])["usage"] == {"output_tokens": 7, **TOLD}
+
+
 def test_usage_that_is_not_an_answers_usage_is_left_alone() -> None:
     tool = {"content": [{"type": "tool_use", "input": {"usage": {"input_tokens": 5}}}], "usage": {"input_tokens": 1}}
     told = json.loads(in_answer(encoded(tool, pretty=False), 120))

@@ -43,6 +43,8 @@ class Observation:
     service_tier: str | None = None
     """At which the upstream says that it answered."""
     clock: Callable[[], Timing] | None = None
+    estimate: Callable[[], Usage] | None = None
+    """Our own count, for callers of an upstream that reports none."""
 
     def answered_at(self, tier: str | None) -> None:
         if tier is not None and tier != "auto":  # not yet the one it will be

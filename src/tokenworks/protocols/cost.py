@@ -15,6 +15,8 @@ from tokenworks.core.money import nano_to_usd
 
 _USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
 _KEY = b'"usage"'
+_BEGINNING = b'"message_start"'
+"""The first event of a stream that tells usage twice."""
 _PLAIN = re.compile(rb'"usage"\s*:\s*\{(?=\s*"(?:prompt|input|output|completion|total)_tokens"\s*:)')
 _COUNTS = {"prompt_tokens", "input_tokens", "output_tokens", "completion_tokens", "total_tokens"}
 _OURS = ("cost", "cost_nano_usd", "cost_details", "is_byok", "estimated_cost")
@@ -45,7 +47,7 @@ def in_answer(body: bytes, charge: int) -> bytes:
 def in_stream(out: bytes, charge: Callable[[], int]) -> bytes:
     """A part of a stream, where it reports usage. No string can be taken for that key: its quotes would be escaped."""
     at = out.rfind(_KEY)
-    if at < 0:
+    if at < 0 or out.rfind(_BEGINNING, 0, at) > out.rfind(b"\n\n", 0, at):  # no total yet
         return out
     if (begin := _plain(out, at)) is not None:
         return _inserted(out, begin, charge())

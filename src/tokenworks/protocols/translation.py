@@ -59,7 +59,7 @@ class Translation:
         return self._written(self._seen(self._reader.feed(chunk)))
 
     def close(self) -> bytes:
-        tail = self._written(self._seen(self._reader.close()) + self._timing())
+        tail = self._written(self._seen(self._reader.close()) + self._last())
         self._require_finish()
         return tail + self.writer.close()
 
@@ -91,7 +91,7 @@ class Translation:
             self.observation.see(event)
         if not self._request.stream:
             self._events += ending
-            return self._encode(self._events)
+            return self._caller.encode_response(self._request, self._events + self._timing(), *self._identity)
         comment = b": " + reason.encode() + b"\n\n" if self._caller.stream_comment.startswith(b":") else b""
         tail = [self.writer.feed(event) for event in ending + self._timing()]
         return comment + b"".join(tail) + self.writer.close()
@@ -114,7 +114,15 @@ class Translation:
         return self._encode(self._events)
 
     def _encode(self, events: list[Event]) -> bytes:
-        return self._caller.encode_response(self._request, events + self._timing(), *self._identity)
+        return self._caller.encode_response(self._request, events + self._last(), *self._identity)
+
+    def _last(self) -> list[Event]:
+        """What the upstream itself does not tell: our own count where it reported none, and the times."""
+        seen = self.observation
+        counted: list[Event] = []
+        if seen.usage is None and seen.estimate is not None and seen.finish_reasons:
+            counted = [UsageReport(seen.estimate())]
+        return counted + self._timing()
 
     def _timing(self) -> list[Event]:
         clock = self.observation.clock

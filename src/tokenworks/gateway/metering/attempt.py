@@ -118,7 +118,7 @@ class Attempt:
     """`complete`, `cancel`, `fail` and `lose` end it; the first of them stands."""
 
     def __init__(self, meter: Meter, opened: Opened, asked: Asked, rating: Rating, carried: int) -> None:
-        self.observation = Observation(clock=self.clock)
+        self.observation = Observation(clock=self.clock, estimate=lambda: self._taken().usage)
         self.provider = opened.provider
         self.guard: Guard | None = None
         self.tokenizer: Callable[[], Awaitable[int]] | None = None
