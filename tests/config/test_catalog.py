@@ -94,3 +94,10 @@ def table() -> str:
 
 def test_the_docs_have_every_row_as_it_is() -> None:
     assert table() in (ROOT / "docs" / "providers.md").read_text(), f"paste this:\n{table()}"
+
+
+def test_the_example_of_the_docs_is_a_configuration() -> None:
+    (example,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "providers.md").read_text(), re.DOTALL)
+    found = reader.parse(example, file="x", protocols=PROTOCOLS, engines=None, known_providers=PROVIDERS)
+    assert found.providers["bedrock-eu"].url == "https://bedrock-runtime.eu-central-1.amazonaws.com"
+    assert len(found.providers["groq"].api_keys) == 2

@@ -18,6 +18,7 @@ from tokenworks.chaos.server import ChaosServer
 from tokenworks.cli import output
 from tokenworks.cli.connection import AsJson
 from tokenworks.config import ConfigError, Configuration, load
+from tokenworks.config.catalog import known_providers
 from tokenworks.protocols import PROTOCOLS
 
 STYLES = {ANSWERED: "green", RESCUED: "green", CLEAN: "yellow", VIOLATION: "bold red"}
@@ -97,7 +98,7 @@ def _with_progress(configuration: Configuration, tried: Sequence[Case], *, quiet
 
 def _read(config: Path) -> Configuration:
     try:
-        configuration = load(config, protocols=PROTOCOLS, engines=None)
+        configuration = load(config, protocols=PROTOCOLS, engines=None, known_providers=known_providers(PROTOCOLS))
     except ConfigError as error:
         raise output.CommandFailed(str(error), output.USAGE) from error
     if not configuration.models:
