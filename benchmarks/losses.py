@@ -6,7 +6,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.disasters import provider, reckon, rounds
+from tests.disasters import provider, reckon, rounds, visible_after
 
 ROUNDS = int(os.environ.get("TOKENWORKS_BENCH_ROUNDS", "50"))
 
@@ -18,6 +18,7 @@ def main() -> None:
         load = rounds(everything, ROUNDS, random.Random(seed))
         found = reckon(everything, load)
         seconds = time.monotonic() - begun
+        visible = sorted(visible_after(everything, 30))
     killed = ", ".join(f"{name} {count}" for name, count in sorted(everything.killed.items()))
     print(f"kill -9 under load, {ROUNDS} rounds in {seconds:.0f} s, seed {seed}: {killed}")
     print(f"{'answers that callers saw the end of':44}{found.answered:16,}")
@@ -31,6 +32,8 @@ def main() -> None:
     for line in found.ledger:
         print("  " + line)
     print(f"{'streams cut without an error':44}{len(load.garbled):16,}")
+    print(f"{'usage visible after an answer, s: median':44}{visible[len(visible) // 2]:16.2f}")
+    print(f"{'the same, worst of 30':44}{visible[-1]:16.2f}")
 
 
 if __name__ == "__main__":

@@ -123,3 +123,25 @@ def reckon(provider: Provider, load: Load, until: Callable[..., Any] = wait_unti
         open=sum(row["outcome"] == "open" for found in rows.values() for row in found),
         ledger=ledger_differences(server),
     )
+
+
+def visible_after(provider: Provider, count: int = 20) -> list[float]:
+    """Seconds from the end of an answer until its settled usage is in the usage API."""
+    found = []
+    known = _newest(provider)["request_id"]
+    for number in range(count):
+        status, _ = provider.server.chat(f"visible {number}")
+        assert status == 200
+        ended = time.monotonic()
+        while (newest := _newest(provider))["request_id"] == known or newest["outcome"] != "completed":
+            assert time.monotonic() - ended < PATIENCE
+        known = newest["request_id"]
+        found.append(time.monotonic() - ended)
+    return found
+
+
+def _newest(provider: Provider) -> Any:
+    server = provider.server
+    status, page = server.call("GET", "/admin/v1/usage?limit=1", key=server.admin_key)
+    assert status == 200, page
+    return page["data"][0]
