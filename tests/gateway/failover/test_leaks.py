@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from tokenworks.chaos.answers import TEXT
 from tokenworks.snapshot.records import LimitsRecord, PolicyRecord
 
 FAULTY = 500
@@ -42,7 +43,8 @@ def test_no_fault_leaves_a_connection_or_a_descriptor(place: Any) -> None:
     before = at_rest()
     with ThreadPoolExecutor(24) as callers:
         told = list(callers.map(lambda n: place.ask(names[n % len(names)], stream=n % 3 > 0), range(FAULTY)))
-    assert all(one.complete != bool(one.error) for one in told)
+    assert all(one.error or (one.complete and one.text == TEXT) for one in told)
+    assert all(TEXT.startswith(one.text) for one in told)
     until(in_flight)
     assert at_rest() <= before + 4  # the test's own last calls
     health = json.loads(place.call("GET", "/healthz").raw)
