@@ -1,4 +1,4 @@
-"""Tokens per second of the embedded engine through the gateway, beside its own HTTP server called directly."""
+"""Tokens per second of llama.cpp's server through the gateway, beside the same called directly."""
 
 import asyncio
 import json
@@ -22,7 +22,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="tw-bench-") as name:
         directory = Path(name)
         port = free_port()
+        config = directory / "tokenworks.toml"
+        config.write_text('[models.smollm2-135m]\nweights = "smollm2-135m"\nengine = "llama_server"\n')
         command = [str(Path(sys.executable).with_name("tokenworks")), "serve", "--port", str(port)]
+        command += ["--config", str(config)]
         with process([*command, "--data-dir", str(directory / "data")], None, directory / "serve.log"):
             wait_http(f"http://127.0.0.1:{port}/readyz", 180)
             key = json.loads((directory / "data" / "bootstrap.json").read_text())["api_key"]
