@@ -141,6 +141,24 @@ def test_a_configured_provider_is_offered_with_its_sealed_credential(control, sh
     assert (said.status, said.error["param"]) == (400, "id")
 
 
+def test_a_shipped_provider_needs_no_table(control, short_dir):
+    """Its row, what the file changes of it, and what is unknown reach the gateways."""
+    (short_dir / "file.toml").write_text(
+        '[models.m]\ntargets = ["vllm/x", "bedrock-eu/y"]\nprice = {input = 1, output = 1}\n'
+        '[providers.bedrock-eu]\nlike = "bedrock"\nregion = "eu-central-1"\napi_keys = ["env:ONE", "env:TWO"]\n'
+        "models = {y = {context_length = 8192}}\n"
+    )
+    process = control("--config", str(short_dir / "file.toml"), environment={"ONE": "ABSK1", "TWO": "ABSK2"}).start()
+    state = process.published()
+    vllm, bedrock = state.upstreams["vllm"], state.upstreams["bedrock-eu"]
+    assert (vllm.base_url, vllm.credentials, vllm.region) == ("http://127.0.0.1:8000/v1", (), "")
+    assert (vllm.retention, vllm.trains) == (None, None)
+    assert bedrock.base_url == "https://bedrock-runtime.eu-central-1.amazonaws.com"
+    assert (bedrock.auth, bedrock.settings, bedrock.retention) == ("aws", {"region": "eu-central-1"}, 0)
+    assert len({key.id for key in bedrock.credentials}) == 2
+    assert [target.context_length for target in state.models["m"].targets] == [None, 8192]
+
+
 def _beat() -> dict[str, object]:
     return {"model": "m", "provider": "p", "protocols": ["worker"], "base_url": "http://h:1", "state": "ready"}
 

@@ -1,6 +1,7 @@
 """Calls an upstream over HTTP and hands out its bytes. Knows connections, credentials and status codes."""
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from tokenworks.core.errors import (
     UpstreamUnavailable,
 )
 from tokenworks.core.target import RouteLimits
+from tokenworks.gateway.upstreams import quirks
 from tokenworks.gateway.upstreams.keyring import REST_SECONDS as KEYS_FAULTS
 from tokenworks.gateway.upstreams.keyring import Keyring
 from tokenworks.gateway.upstreams.prepare import Outgoing
@@ -26,6 +28,8 @@ from tokenworks.gateway.upstreams.providers.base import Sent
 from tokenworks.gateway.upstreams.waits import retry_after
 from tokenworks.protocols.base import Codec, TwoCalls
 from tokenworks.snapshot.records import CredentialRecord, OwnKeysRecord, UpstreamRecord
+
+log = logging.getLogger(__name__)
 
 KEEP_ALIVE_SECONDS = 4.0
 """Below the 5 s after which common servers close an idle connection: a request never meets that close half-way."""
@@ -145,6 +149,8 @@ class Upstreams:
             if known.record.base_url == record.base_url:
                 return known
             self._retire(known)
+        if unknown := sorted(set(record.quirks) - quirks.KNOWN):
+            log.warning("upstream %s: unknown quirks %s have no effect", record.id, ", ".join(unknown))
         endpoint = self._endpoints[record.id] = _Endpoint(record)
         return endpoint
 
