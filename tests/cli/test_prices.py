@@ -44,6 +44,8 @@ def test_import(run: Run, at: dict[str, str], tmp_path: Path) -> None:
     assert "imported" not in run("prices", "list", **at).stdout
     run(*words, **at)
     assert "file prices.json" in run("prices", "list", **at).stdout
+    nothing = run("prices", "import", str(path), **at).stdout
+    assert nothing == "The file knows no target of yours; say which entry is for what with --name THEIRS=OURS.\n"
     path.write_text("{")
     assert "no price was changed" in run(*words, code=2, **at).stderr
 

@@ -8,11 +8,12 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from openai import OpenAI
+from openai import OpenAI, RateLimitError
 
 from tokenworks import receipts
 
@@ -115,6 +116,64 @@ def test_a_prepaid_balance_is_enforced_at_the_gateway(server: Any, wait_until: A
     wish = {"amount_usd": "0.01", "memo": "try it"}
     server.call("POST", f"/admin/v1/billing/grants{billing}", wish, key=server.admin_key)
     wait_until(lambda: ask()[0] == 200, "the grant")
+
+
+def test_limits_of_the_official_admin_client_hold_and_their_costs_are_read(server: Any, wait_until: Any) -> None:
+    with OpenAI(
+        base_url=f"{server.url}/v1", api_key="", admin_api_key=server.admin_key, max_retries=0
+    ) as administrator:
+        organization = administrator.admin.organization
+        project = organization.projects.create(name="limited").id
+        key = organization.projects.service_accounts.create(project, name="robot").api_key
+        assert key is not None
+        rate_limits, echo = organization.projects.rate_limits, "rl-echo"
+        rate_limits.update_rate_limit(echo, project_id=project, max_requests_per_1_minute=1)
+        costs: list[int] = []
+        with OpenAI(base_url=f"{server.url}/v1", api_key=key.value, max_retries=0) as caller:
+
+            def ask(words: str = "hello") -> RateLimitError | None:
+                try:
+                    usage: Any = caller.chat.completions.create(
+                        model="echo", messages=[{"role": "user", "content": words}]
+                    ).usage
+                except RateLimitError as error:
+                    return error
+                costs.append(usage.cost_nano_usd)
+                return None
+
+            def refusal(told: str) -> Any:
+                return wait_until(lambda: (said := ask()) and told in str(said) and said, told)
+
+            refused = refusal("model echo: 1 requests per 60 s, 1 in use.")
+            assert refused.code == "rate_limit_exceeded"
+            assert refused.response.headers["x-ratelimit-limit-requests"] == "1"
+            assert 0 < int(refused.response.headers["retry-after"]) <= 60
+            no_limit = 2**53 - 1
+            rate_limits.update_rate_limit(
+                echo, project_id=project, max_requests_per_1_minute=no_limit, max_tokens_per_1_minute=1
+            )
+            refused = refusal("model echo: 1 tokens per 60 s, 0 in use, ")
+            assert refused.response.headers["x-ratelimit-remaining-tokens"] == "1"
+            rate_limits.update_rate_limit(echo, project_id=project, max_tokens_per_1_minute=no_limit)
+            wait_until(lambda: ask("word " * 900) is None, "no limit")
+            organization.projects.spend_limit.update(project, currency="USD", interval="month", threshold_amount=0)
+            refused = refusal(f"The budget of project {project} is used up.")
+            assert refused.code == "insufficient_quota"
+            assert refused.response.headers["x-should-retry"] == "false"
+            organization.projects.spend_limit.update(project, currency="USD", interval="month", threshold_amount=1)
+            wait_until(lambda: ask() is None, "money")
+            assert f"What is left of the budget of project {project} cannot cover" in str(ask("word " * 20_000))
+
+        def booked() -> int:
+            buckets = organization.usage.costs(
+                start_time=int(time.time()) - 86_400, project_ids=[project], group_by=["api_key_id", "line_item"]
+            ).data
+            found = [result for bucket in buckets for result in bucket.results]
+            assert {(each.api_key_id, each.line_item) for each in found} <= {(key.id, "echo")}
+            return sum(each.amount.nano_usd for each in found)
+
+        assert costs
+        wait_until(lambda: booked() == sum(costs), "the costs of all answers")
 
 
 def test_an_event_of_nobody_reaches_control_through_the_gateway(server: Any) -> None:

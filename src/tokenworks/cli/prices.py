@@ -143,7 +143,10 @@ def import_file(
     if json:
         output.print_json(done)
         return
-    _show(done["set"], json=False)
+    if done["set"]:
+        _show(done["set"], json=False)
+    elif not (done["unchanged"] or done["missing"] or done["problems"]):
+        output.note("The file knows no target of yours; say which entry is for what with --name THEIRS=OURS.")
     for subject in done["unchanged"]:
         output.note(f"{subject}: unchanged")
     for subject in done["missing"]:

@@ -154,7 +154,7 @@ class Admission:
             if limits:
                 await self._reserve(hold, limits, [], provider)
             return
-        raise _refused(every[at], refusal, self._wait)
+        raise _refused(every[at], claims[at], refusal, self._wait)
 
     async def _decide(self, request_id: str, claims: list[Claim]) -> Decision:
         """Behind what running requests may give back, a request waits its turn, up to the stated time."""
@@ -215,7 +215,7 @@ def _may_come(refusal: Refusal, claims: list[Claim]) -> bool:
     return refusal.used - refusal.pending + claim.smallest <= refusal.limit
 
 
-def _refused(limit: LimitRecord, refusal: Refusal, waited: float) -> LimitReached | Unavailable:
+def _refused(limit: LimitRecord, claim: Claim, refusal: Refusal, waited: float) -> LimitReached | Unavailable:
     if refusal.rebuilding:
         return Unavailable(
             "Budgets cannot be checked right now: what was spent is being collected anew.",
@@ -227,15 +227,18 @@ def _refused(limit: LimitRecord, refusal: Refusal, waited: float) -> LimitReache
         wait = waited or LOOK_SECONDS
     where = describe(limit)
     if limit.kind == "spend_nano_usd":
+        used_up = f"{where[0].upper()}{where[1:]} is used up."
+        too_little = f"What is left of {where} cannot cover this request; a shorter prompt may fit."
         return LimitReached(
-            f"{where[0].upper()}{where[1:]} is used up or cannot cover this request.",
+            used_up if refusal.used >= refusal.limit else too_little,
             code="insufficient_quota",
             retry_after=wait,
         )
     span = f" per {limit.window} s" if limit.window else f" per {limit.period}" if limit.period else ""
+    needed = f", {claim.smallest} needed" if limit.kind.endswith("tokens") else ""
     error = LimitReached(
         f"Limit reached for {where.partition(' of ')[2]}: {refusal.limit} {_WORDS[limit.kind]}{span}, "
-        f"{refusal.used} in use.",
+        f"{refusal.used} in use{needed}.",
         retry_after=wait,
     )
     if limit.kind in TOLD:
