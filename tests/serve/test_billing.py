@@ -174,6 +174,10 @@ def test_limits_of_the_official_admin_client_hold_and_their_costs_are_read(serve
 
         assert costs
         wait_until(lambda: booked() == sum(costs), "the costs of all answers")
+    _, draft = server.call("GET", "/admin/v1/billing/invoices/draft", key=server.admin_key)
+    lines = [line for line in draft["lines"] if line["project_id"] == project]
+    assert {line["key"] for line in lines} == {"robot: Secret Key"}
+    assert sum(line["amount_nano_usd"] for line in lines) == sum(costs)
 
 
 def test_an_event_of_nobody_reaches_control_through_the_gateway(server: Any) -> None:

@@ -35,6 +35,23 @@ def test_made_listed_revoked(running):
     assert _known(running, key["key"]) is None
 
 
+def test_a_rotated_key_works_beside_the_new_one_until_the_overlap_ends(running):
+    old = running.admin("POST", "/admin/v1/keys", {"name": "turning", "models": ["m"]}).json
+    begun = int(time.time())
+    path = f"/admin/v1/keys/{old['id']}"
+    new = running.admin("POST", f"{path}/rotate", {"overlap_seconds": 3600}).json
+    assert (new["name"], new["models"], new["rotated_from"]) == ("turning", ["m"], old["id"])
+    assert begun + 3600 <= _known(running, old["key"]).expires_at <= int(time.time()) + 3600
+    assert _known(running, new["key"]).expires_at is None
+    running.admin("POST", f"{path}/rotate", {"overlap_seconds": 7200})
+    assert _known(running, old["key"]).expires_at <= int(time.time()) + 3600, "an overlap is never made longer"
+    running.admin("POST", f"{path}/rotate", {"overlap_seconds": 0})
+    assert _known(running, old["key"]) is None
+    ended = running.admin("POST", f"{path}/rotate", {"overlap_seconds": 0})
+    assert (ended.status, ended.error["code"]) == (400, "key_revoked")
+    assert _known(running, new["key"]) is not None
+
+
 def test_the_secret_is_nowhere_on_disk(running):
     secret = running.admin("POST", "/admin/v1/keys", {"name": "n"}).json["key"]
     files = list(running.data_dir.glob("control.db*"))

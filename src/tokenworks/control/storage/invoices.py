@@ -17,7 +17,7 @@ from tokenworks.control.storage.ledger_tables import (
     ledger_transactions,
 )
 from tokenworks.control.storage.reports import UNANSWERED
-from tokenworks.control.storage.tables import api_keys, organizations, projects, usage_daily
+from tokenworks.control.storage.tables import api_keys, organizations, projects, service_accounts, usage_daily
 from tokenworks.core.usage import KINDS
 
 INVOICE, CREDIT_NOTE = "invoice", "credit_note"
@@ -91,11 +91,13 @@ def charged_organizations(connection: Connection) -> Sequence[str]:
 
 
 def names(connection: Connection, organization_id: str) -> dict[str, str]:
-    """Of its projects and keys, by id."""
+    """Of its projects and keys, by id. Those of service accounts are often named alike, and begin with its name."""
     its = select(projects.c.id, projects.c.name).where(projects.c.organization_id == organization_id)
     found = {row.id: row.name for row in connection.execute(its)}
-    keys = select(api_keys.c.id, api_keys.c.name).where(api_keys.c.project_id.in_(found))
-    return found | {row.id: row.name for row in connection.execute(keys)}
+    owned = api_keys.outerjoin(service_accounts, service_accounts.c.id == api_keys.c.service_account_id)
+    keys = select(api_keys.c.id, api_keys.c.name, service_accounts.c.name.label("owner")).select_from(owned)
+    keys = keys.where(api_keys.c.project_id.in_(found))
+    return found | {row.id: f"{row.owner}: {row.name}" if row.owner else row.name for row in connection.execute(keys)}
 
 
 def seller(connection: Connection) -> str:
