@@ -11,13 +11,16 @@ from tokenworks.core.price import STATED, Price
 from tokenworks.snapshot.records import ModelRecord
 from tokenworks.snapshot.state import State
 
+NOT_COUNTED = ("audio_ms", "images", "gpu_ms")
+"""No protocol that is served reports these, so a rate for them charges nothing."""
+
 
 class Finding(BaseModel):
     """`error`: requests will be refused. `warning`: money may be lost."""
 
     severity: Literal["error", "warning"]
     subject: str
-    code: Literal["no_price", "price_ends", "no_cost", "below_cost"]
+    code: Literal["no_price", "price_ends", "no_cost", "below_cost", "not_counted"]
     message: str
     at: int | None = Field(default=None, description="Unix seconds from when on.")
 
@@ -40,6 +43,11 @@ def _about(model: ModelRecord, state: State, entries: list[Entry], now: int) -> 
                 severity="error", subject=name, code="price_ends", message="its price ends and none follows", at=at
             )
     price = model.tariff("", "").at(now)
+    if price is not None and (idle := [kind for kind in NOT_COUNTED if price.rates.get(kind)]):
+        kinds = ", ".join(stated_rates(dict.fromkeys(idle, 0)))
+        yield Finding(
+            severity="warning", subject=name, code="not_counted", message=f"nothing counts {kinds}: that is not charged"
+        )
     for target in foreign:
         subject = f"{target.upstream}/{target.model}"
         cost = target.cost.at(now)
