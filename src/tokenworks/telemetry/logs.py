@@ -1,12 +1,29 @@
 """Structured logs: one JSON line each, on standard error. Prompts, answers and secrets are never among the fields."""
 
+import contextlib
 import logging
 import sys
+from typing import BinaryIO, cast
 
 import msgspec
 import structlog
 
 _ENCODE = msgspec.json.Encoder(enc_hook=repr).encode
+
+
+class _Forgiving:
+    """A line that a full disk does not take is lost; the request that it is about is not."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def write(self, line: bytes) -> None:
+        with contextlib.suppress(OSError):
+            self._file.write(line)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._file.flush()
 
 
 def configure(plane: str, level: str = "info") -> None:
@@ -20,7 +37,7 @@ def configure(plane: str, level: str = "info") -> None:
     structlog.configure(
         processors=[*shared, structlog.processors.JSONRenderer(serializer=_serialize_bytes)],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
+        logger_factory=structlog.BytesLoggerFactory(cast(BinaryIO, _Forgiving(sys.stderr.buffer))),
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.clear_contextvars()
