@@ -15,6 +15,7 @@ from tokenworks.snapshot.records import (
     LimitRecord,
     ModelRecord,
     OwnKeysRecord,
+    ResidencyRecord,
     TargetRecord,
     UpstreamRecord,
 )
@@ -56,15 +57,18 @@ _limits = st.lists(
     ),
     max_size=6,
 )
+_residency = st.lists(st.builds(ResidencyRecord, _name, st.none() | st.just(("eu",)), no_training=st.booleans()))
 _state = st.builds(
-    lambda keys, models, upstreams, limits, own: State.of(
-        keys=keys, models=models, upstreams=upstreams, limits=limits, own_keys=own
+    lambda keys, models, upstreams, limits, own, residency: replace(
+        State.of(keys=keys, models=models, upstreams=upstreams, limits=limits, own_keys=own),
+        residency={policy.id: policy for policy in residency},
     ),
     _keys,
     _models,
     _upstreams,
     _limits,
     _own_keys,
+    _residency,
 )
 
 

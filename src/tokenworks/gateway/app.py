@@ -114,7 +114,7 @@ class Gateway:
             ("POST", TOKENIZE_PATH): Tokenize(self._snapshot, keys, planner, self._upstreams, settings.body_limit),
         }
         messages = codec(SURFACES[stored.MESSAGES])
-        self._stored = stored.Stored(control, internal_token(cluster_key), keys, messages)
+        self._stored = stored.Stored(control, internal_token(cluster_key), keys, messages, self._snapshot)
         prefixes: dict[str, Handler] = {MODEL_PREFIX: models.retrieve}
         for prefix in (*stored.PREFIXES, stored.MESSAGE_PREFIX):
             prefixes[prefix] = self._stored

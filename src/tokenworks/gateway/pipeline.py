@@ -85,5 +85,6 @@ class Pipeline:
         async with await self._admission.hold(asked, state, targets) as hold:
             exchange.degraded, exchange.allowances = hold.degraded, hold.allowances()
             model, own_keys = state.models[request.model], state.own_keys.get(caller.project_id)
-            route = Route(asked, model, targets, state.upstreams, hold, own_keys)
+            policies = state.policies(caller.organization_id, caller.project_id)
+            route = Route(asked, model, targets, state.upstreams, hold, own_keys, policies)
             return await self._attempts.answer(delivery, route)

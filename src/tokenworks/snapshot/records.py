@@ -199,6 +199,20 @@ class OwnKeysRecord(msgspec.Struct, frozen=True, omit_defaults=True):
         return tuple(key for key in self.keys if key.upstream == upstream)
 
 
+class ResidencyRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where a project's, or an organization's, requests may be answered and kept. None: not restricted."""
+
+    id: str
+    """Of the project or the organization."""
+    regions: tuple[str, ...] | None = None
+    jurisdictions: tuple[str, ...] | None = None
+    retention: int | None = None
+    """Seconds for which at most whoever answers may keep what it was sent."""
+    no_training: bool = False
+    unstorable: str = ""
+    """Why this installation may not keep what its requests would have stored. "": it may."""
+
+
 class UpstreamRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """A provider's endpoint or one replica of ours.
 
@@ -249,13 +263,14 @@ class Full(msgspec.Struct, tag="full", frozen=True):
     limits: tuple[LimitRecord, ...] = ()
     spends: tuple[SpendRecord, ...] = ()
     own_keys: tuple[OwnKeysRecord, ...] = ()
+    residency: tuple[ResidencyRecord, ...] = ()
     shipped: dict[str, int] = {}
     """By gateway id: the number of the journal record up to which `spends` knows what it charged."""
 
 
 class Delta(msgspec.Struct, tag="delta", frozen=True, omit_defaults=True):
     """`removed_*` hold digests of keys, names of models, ids of upstreams, names of limits and spends; of own keys, ids
-    of projects."""
+    of projects; of residency, ids of projects and organizations."""
 
     revision: int
     keys: tuple[KeyRecord, ...] = ()
@@ -264,6 +279,7 @@ class Delta(msgspec.Struct, tag="delta", frozen=True, omit_defaults=True):
     limits: tuple[LimitRecord, ...] = ()
     spends: tuple[SpendRecord, ...] = ()
     own_keys: tuple[OwnKeysRecord, ...] = ()
+    residency: tuple[ResidencyRecord, ...] = ()
     shipped: dict[str, int] = {}
     removed_keys: tuple[str, ...] = ()
     removed_models: tuple[str, ...] = ()
@@ -271,6 +287,7 @@ class Delta(msgspec.Struct, tag="delta", frozen=True, omit_defaults=True):
     removed_limits: tuple[str, ...] = ()
     removed_spends: tuple[str, ...] = ()
     removed_own_keys: tuple[str, ...] = ()
+    removed_residency: tuple[str, ...] = ()
 
 
 class Beat(msgspec.Struct, tag="beat", frozen=True):

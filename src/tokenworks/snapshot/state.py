@@ -1,7 +1,7 @@
 """The state that the snapshot stream describes, and the arithmetic of full states and deltas. Pure."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -16,6 +16,7 @@ from tokenworks.snapshot.records import (
     LimitRecord,
     ModelRecord,
     OwnKeysRecord,
+    ResidencyRecord,
     SpendRecord,
     UpstreamRecord,
 )
@@ -40,6 +41,8 @@ class State:
     """By `LimitRecord.name`."""
     own_keys: Mapping[str, OwnKeysRecord] = field(default_factory=dict)
     """By id of the project."""
+    residency: Mapping[str, ResidencyRecord] = field(default_factory=dict)
+    """By id of the project or organization."""
     shipped: Mapping[str, int] = field(default_factory=dict)
     """By gateway id; see `records.Full.shipped`."""
 
@@ -64,8 +67,15 @@ class State:
             {limit.name: limit for limit in limits},
             {spend.name: spend for spend in spends},
             {keys.project_id: keys for keys in own_keys},
-            dict(shipped),
+            shipped=dict(shipped),
         )
+
+    def policies(self, organization_id: str, project_id: str) -> tuple[ResidencyRecord, ...]:
+        """What holds for a project's requests: its organization's and its own, both."""
+        if not self.residency:
+            return ()
+        found = (self.residency.get(organization_id), self.residency.get(project_id))
+        return tuple(policy for policy in found if policy is not None)
 
     def full(self) -> Full:
         return Full(
@@ -77,6 +87,7 @@ class State:
             tuple(self.limits.values()),
             tuple(self.spends.values()),
             tuple(self.own_keys.values()),
+            tuple(self.residency.values()),
             dict(self.shipped),
         )
 
@@ -87,7 +98,7 @@ class State:
                 raise FrameError(
                     f"snapshot version {frame.version}, this gateway reads {VERSION}: upgrade the older one"
                 )
-            return State.of(
+            state = State.of(
                 revision=frame.revision,
                 keys=frame.keys,
                 models=frame.models,
@@ -97,6 +108,7 @@ class State:
                 own_keys=frame.own_keys,
                 shipped=frame.shipped,
             )
+            return replace(state, residency={policy.id: policy for policy in frame.residency})
         if isinstance(frame, Beat):
             if frame.revision != self.revision:
                 raise FrameError(
@@ -113,6 +125,7 @@ class State:
             _merge(self.limits, {limit.name: limit for limit in frame.limits}, frame.removed_limits),
             _merge(self.spends, {spend.name: spend for spend in frame.spends}, frame.removed_spends),
             _merge(self.own_keys, {keys.project_id: keys for keys in frame.own_keys}, frame.removed_own_keys),
+            _merge(self.residency, {policy.id: policy for policy in frame.residency}, frame.removed_residency),
             _merge(self.shipped, frame.shipped, ()),
         )
 
@@ -127,6 +140,7 @@ def diff(old: State, new: State) -> Delta:
         limits=_changed(old.limits, new.limits),
         spends=_changed(old.spends, new.spends),
         own_keys=_changed(old.own_keys, new.own_keys),
+        residency=_changed(old.residency, new.residency),
         shipped={} if old.shipped is new.shipped else dict(new.shipped.items() - old.shipped.items()),
         removed_keys=_removed(old.keys, new.keys),
         removed_models=_removed(old.models, new.models),
@@ -134,6 +148,7 @@ def diff(old: State, new: State) -> Delta:
         removed_limits=_removed(old.limits, new.limits),
         removed_spends=_removed(old.spends, new.spends),
         removed_own_keys=_removed(old.own_keys, new.own_keys),
+        removed_residency=_removed(old.residency, new.residency),
     )
 
 

@@ -20,7 +20,15 @@ from tokenworks.gateway.routing.plan import Facts, judge, plan
 from tokenworks.gateway.routing.planner import Planner
 from tokenworks.journal.records import Settled, UsageRecord
 from tokenworks.protocols import codec
-from tokenworks.snapshot.records import FREE, ModelRecord, PolicyRecord, PriceRecord, TargetRecord, UpstreamRecord
+from tokenworks.snapshot.records import (
+    FREE,
+    ModelRecord,
+    PolicyRecord,
+    PriceRecord,
+    ResidencyRecord,
+    TargetRecord,
+    UpstreamRecord,
+)
 from tokenworks.snapshot.state import State
 
 CALLER = Caller("key", "project", "organization")
@@ -121,6 +129,7 @@ LABELS = st.builds(
     upstream,
     st.just("u"),
     region=st.sampled_from(["", "eu", "us"]),
+    jurisdiction=st.sampled_from(["", "EU", "US"]),
     retention=st.sampled_from([None, 0, 3600]),
     trains=st.sampled_from([None, False, True]),
     quantization=st.sampled_from(["", "bf16", "fp8", "bf16,fp8"]),
@@ -139,6 +148,18 @@ WISHES = st.builds(
     quantizations=st.lists(st.sampled_from(["bf16", "fp8"]), max_size=1).map(tuple),
     regions=st.lists(st.sampled_from(["eu", "us"]), max_size=1).map(tuple),
 )
+POLICIES = st.lists(
+    st.builds(
+        ResidencyRecord,
+        st.sampled_from(["organization", "project", "another"]),
+        regions=st.none() | st.lists(st.sampled_from(["eu", "us"]), min_size=1).map(tuple),
+        jurisdictions=st.none() | st.lists(st.sampled_from(["EU", "US"]), min_size=1).map(tuple),
+        retention=st.none() | st.sampled_from([0, 60, 3600]),
+        no_training=st.booleans(),
+    ),
+    max_size=3,
+    unique_by=lambda policy: policy.id,
+)
 
 
 @given(
@@ -146,17 +167,23 @@ WISHES = st.builds(
     st.none() | WISHES,
     st.none() | st.sets(st.sampled_from(["eu", "us"]), min_size=1).map(frozenset),
     st.lists(st.integers(0, 5), max_size=12),
+    POLICIES,
 )
 def test_nobody_forbidden_is_ever_planned(
-    labels: list[UpstreamRecord], wanted: Preferences | None, regions: frozenset[str] | None, answers: list[int]
+    labels: list[UpstreamRecord],
+    wanted: Preferences | None,
+    regions: frozenset[str] | None,
+    answers: list[int],
+    policies: list[ResidencyRecord],
 ) -> None:
     upstreams = [msgspec.structs.replace(each, id=f"u{n}", provider=f"u{n}") for n, each in enumerate(labels)]
-    state = fleet(*upstreams, sort="balanced")
+    free = fleet(*upstreams, sort="balanced")
+    state = replace(free, residency={policy.id: policy for policy in policies})
     caller = replace(CALLER, regions=regions)
     planner = Planner(Facts(), draw=iter([0.0, 0.5] * 50).__next__)
     for number in answers:  # warm caches and incumbents must not bring anybody back
         if number < len(upstreams):
-            target = judge(asked(), CALLER, state, Facts())[0].target
+            target = judge(asked(), CALLER, free, Facts())[0].target
             settled = Settled("r", 1, 1, "completed", UsageRecord(cached_input=10), first_token_ns=1, duration_ns=2)
             planner.answered(asked(), caller, replace(target, upstream=f"u{number}"), settled, True)
     for _ in range(3):
@@ -168,6 +195,12 @@ def test_nobody_forbidden_is_ever_planned(
             who = state.upstreams[target.upstream]
             assert who.state == "ready"
             assert regions is None or who.region in regions
+            for policy in policies:
+                if policy.id != "another":
+                    assert policy.regions is None or who.region in policy.regions
+                    assert policy.jurisdictions is None or who.jurisdiction in policy.jurisdictions
+                    assert policy.retention is None or (who.retention is not None and who.retention <= policy.retention)
+                    assert not policy.no_training or who.trains is False
             if wanted is not None:
                 assert not wanted.only or who.provider in wanted.only
                 assert who.provider not in wanted.ignore
@@ -191,6 +224,20 @@ def test_why_nobody_may_answer_is_told() -> None:
     assert denied.value.code == "region_denied"
     assert "a is in us" in denied.value.message
     assert "b is in an unknown region" in denied.value.message
+
+
+def test_a_policy_that_nobody_keeps_is_told_and_one_that_is_not_ready_is_waited_for() -> None:
+    policy = ResidencyRecord("project", regions=("eu",), retention=0)
+    state = replace(fleet(upstream("a", region="us"), upstream("b", region="eu")), residency={"project": policy})
+    with pytest.raises(PermissionDenied) as denied:
+        order(state)
+    assert denied.value.code == "residency_denied"
+    assert "a is in us, and the residency policy of project allows eu" in denied.value.message
+    assert "b keeps data for a time that nobody states" in denied.value.message
+    assert order(state, caller=replace(CALLER, project_id="other")) == ["a", "b"]
+    starting = upstream("c", region="eu", retention=0, state="starting")
+    with pytest.raises(Unavailable):
+        order(replace(fleet(A, starting), residency={"project": policy}))
 
 
 def test_required_parameters_exclude_those_who_would_drop_them() -> None:

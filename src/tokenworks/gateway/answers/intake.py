@@ -8,6 +8,7 @@ from tokenworks.core.caller import Caller
 from tokenworks.core.errors import TokenworksError
 from tokenworks.core.request import Request
 from tokenworks.gateway.admission.keys import Keys
+from tokenworks.gateway.admission.residency import require_storable
 from tokenworks.gateway.edge.delivery import EdgeLimits
 from tokenworks.gateway.edge.exchange import Exchange
 from tokenworks.gateway.pipeline import Pipeline
@@ -52,6 +53,10 @@ class Intake:
             yield caller, await exchange.read_body(self._limits.body_bytes, self._limits.body_seconds)
         finally:
             self.pipeline.interactive -= 1
+
+    def require_storable(self, caller: Caller, remedy: str = "") -> None:
+        """PermissionDenied when nothing of the caller's may be kept here; `remedy` is told, a sentence."""
+        require_storable(caller, self.state, remedy)
 
     def check(self, caller: Caller, request: Request) -> None:
         """Raises now what the pipeline would raise before it calls anybody."""

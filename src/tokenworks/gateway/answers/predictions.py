@@ -110,6 +110,7 @@ class Predictions:
         model = self._catalog.find(request.options["version"], caller)
         request.model, request.stream = model.name, True
         request.options["version"] = version_id(model.name)
+        self._intake.require_storable(caller)
         self._intake.check(caller, request)
         created = time.time()
         places = urls(origin(exchange), CODEC.response_id(exchange.request_id))

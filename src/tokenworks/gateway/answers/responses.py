@@ -26,6 +26,7 @@ from tokenworks.protocols.openai_responses.codec import CODEC
 
 PREFIX = "/v1/responses/"
 INPUT_TOKENS = "/v1/responses/input_tokens"
+UNSTORED = " Send `store: false`."
 _ENCODE = msgspec.json.Encoder().encode
 _ITEMS: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
 
@@ -45,6 +46,7 @@ class Responses:
             if background and not store:
                 raise InvalidRequest("'background' needs 'store': the answer is fetched later.", param="background")
             if background:
+                self._intake.require_storable(caller, UNSTORED)
                 await self._run(exchange, codec, caller, asked, await self.continued(caller, asked))
             else:
                 await self.serve(exchange, codec, caller, asked, arrived)
@@ -55,6 +57,7 @@ class Responses:
         """As the pipeline's, with a memory."""
         request = await self.continued(caller, asked)
         if asked.options.get("store", True):
+            self._intake.require_storable(caller, UNSTORED)
             exchange.keeper = Keeping(self._store, caller.project_id, asked)
         return await self._intake.pipeline.serve(exchange, codec, caller, request, arrived, first_attempt)
 

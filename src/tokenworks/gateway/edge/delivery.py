@@ -40,6 +40,8 @@ class Delivery:
         begun = self._now is not None
         self._now = answerer
         self.exchange.notes["attempts"] = answerer.attempts
+        if answerer.residency:
+            self.exchange.notes["residency"] = answerer.residency
         if begun:
             return
         if self.stream:

@@ -29,19 +29,23 @@ _VERSION = (b"openai-version", b"2020-10-01")
 class Answerer:
     """Who really answers: the provider, its own name for the model, and how many attempts it took to get there.
 
-    `ignored` are the parameters that have no effect there."""
+    `ignored` are the parameters that have no effect there. `residency` says which policies its labels prove."""
 
     provider: str
     model: str
     attempts: int
     ignored: tuple[str, ...] = ()
+    residency: str = ""
 
     def headers(self) -> list[Header]:
-        return [
+        found = [
             (b"x-tokenworks-provider", self.provider.encode()),
             (b"x-tokenworks-model", _ODD_IN_MODEL.sub("?", self.model).encode()),
             (b"x-tokenworks-attempts", b"%d" % self.attempts),
         ]
+        if self.residency:
+            found.append((b"x-tokenworks-residency", self.residency.encode()))
+        return found
 
     def as_comment(self) -> bytes:
         """The same at the end of a stream whose head named another."""

@@ -21,10 +21,12 @@ from tokenworks.core.errors import (
     Unavailable,
 )
 from tokenworks.gateway.admission.keys import BATCHES, FILES, Keys
+from tokenworks.gateway.admission.residency import require_storable
 from tokenworks.gateway.edge import headers as render
 from tokenworks.gateway.edge.exchange import Exchange, Header
 from tokenworks.protocols.anthropic_messages.versions import VERSION_HEADER
 from tokenworks.protocols.base import Codec
+from tokenworks.snapshot.subscriber import Subscriber
 
 FILES_PATH = "/v1/files"
 PREFIXES = (FILES_PATH, "/v1/batches")
@@ -45,11 +47,12 @@ class Stored:
     """`messages` tells errors on the paths of message batches, and on those of files to who says its version; files
     then have its form."""
 
-    def __init__(self, control: Address, token: str, keys: Keys, messages: Codec) -> None:
+    def __init__(self, control: Address, token: str, keys: Keys, messages: Codec, snapshot: Subscriber) -> None:
         self._control = control
         self._token = token
         self._keys = keys
         self._messages = messages
+        self._snapshot = snapshot
         self._session: aiohttp.ClientSession | None = None
 
     async def __call__(self, exchange: Exchange) -> None:
@@ -59,6 +62,8 @@ class Stored:
         elif path.startswith(MESSAGE_PREFIX):
             exchange.codec = self._messages
         caller = await self._keys.identify(exchange, _scope(exchange.path))
+        if exchange.method == "POST" and not exchange.path.endswith("/cancel"):
+            require_storable(caller, self._snapshot.state)
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=self._control.connector(), cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False

@@ -26,6 +26,7 @@ from tokenworks.gateway.upstreams.prepare import Prepared, prepare
 from tokenworks.gateway.upstreams.watchdog import Watchdog
 from tokenworks.journal.records import Settled
 from tokenworks.snapshot.records import UpstreamRecord
+from tokenworks.snapshot.residency import evidence
 
 Answered = Callable[[Request, Caller, Target, Settled, bool], None]
 """Is told of every whole answer, and whether it came from a replica of ours."""
@@ -131,7 +132,8 @@ class _Run:
                 error.fault = Fault.UNSUITABLE
                 turns.failed(target, error)
             raise
-        answerer = Answerer(upstream.provider, target.model, len(attempts), tuple(ignored))
+        proven = evidence(route.policies, upstream) if route.policies else ""
+        answerer = Answerer(upstream.provider, target.model, len(attempts), tuple(ignored), proven)
         self._delivery.answered_by(answerer)
         self._delivery.relayed_by(prepared.relay)
         dog = Watchdog(

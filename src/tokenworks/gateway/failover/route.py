@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tokenworks.core.target import Target
 from tokenworks.gateway.admission.limits.hold import Hold
 from tokenworks.gateway.metering.attempt import Asked
-from tokenworks.snapshot.records import ModelRecord, OwnKeysRecord, UpstreamRecord
+from tokenworks.snapshot.records import ModelRecord, OwnKeysRecord, ResidencyRecord, UpstreamRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,8 @@ class Route:
     upstreams: Mapping[str, UpstreamRecord]
     hold: Hold
     own_keys: OwnKeysRecord | None = None
+    policies: tuple[ResidencyRecord, ...] = ()
+    """Which every target in `targets` keeps."""
 
     def brought(self, upstream: str) -> OwnKeysRecord | None:
         """The project's own keys, where it has any for this upstream."""

@@ -12,12 +12,14 @@ from tokenworks.core.messages import Image
 from tokenworks.core.request import Conversation, Embeddings, Request, Rerank
 from tokenworks.core.routing import ORDER
 from tokenworks.core.target import RouteLimits, Target
+from tokenworks.gateway.admission.residency import RESIDENCY_DENIED
 from tokenworks.gateway.failover.health import Health
 from tokenworks.gateway.routing.eligible import exclusion
 from tokenworks.gateway.routing.observed import Observed
 from tokenworks.gateway.routing.scores import USUAL_OUTPUT, Candidate, candidate, scores
 from tokenworks.protocols.carried import wire_name
 from tokenworks.snapshot.records import ModelRecord, UpstreamRecord
+from tokenworks.snapshot.residency import breach
 from tokenworks.snapshot.state import State
 
 RETRY_SECONDS = 1.0
@@ -37,13 +39,16 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One target: `reason` says why it may not answer, "" that it may. `score` None: not compared with the others."""
+    """One target: `reason` says why it may not answer, "" that it may. `score` None: not compared with the others.
+
+    `forbidden`: a residency policy is the reason, which holds whatever else is asked for."""
 
     target: Target
     upstream: UpstreamRecord
     reason: str
     candidate: Candidate | None = None
     score: float | None = None
+    forbidden: bool = False
 
 
 def plan(request: Request, caller: Caller, state: State, facts: Facts) -> list[Target]:
@@ -67,6 +72,7 @@ def judge(request: Request, caller: Caller, state: State, facts: Facts) -> list[
     now = time.time()
     limits = RouteLimits(model.limits.connect, model.limits.first_token, model.limits.idle, model.limits.total)
     price = model.tariff(caller.organization_id, caller.project_id)
+    policies = state.policies(caller.organization_id, caller.project_id)
     able: list[Judged] = []
     barred: list[Judged] = []
     for record in model.targets:
@@ -74,6 +80,9 @@ def judge(request: Request, caller: Caller, state: State, facts: Facts) -> list[
         if upstream is None:
             continue
         target = Target(record.upstream, record.model, limits, price, record.cost)
+        if forbidden := breach(policies, upstream) if policies else None:
+            barred.append(Judged(target, upstream, forbidden, forbidden=True))
+            continue
         reason = exclusion(request, caller, record, upstream, price, now)
         (barred if reason else able).append(Judged(target, upstream, reason or ""))
     return _narrowed(request, _ordered(request, model, able, facts, now)) + barred
@@ -130,12 +139,18 @@ def _narrowed(request: Request, able: list[Judged]) -> list[Judged]:
 
 
 def nobody(request: Request, caller: Caller, judged: list[Judged]) -> TokenworksError:
-    """Why no target may answer: the caller's wishes, the key's bounds, or that none is ready."""
-    barred = [each for each in judged if each.upstream.state == "ready"]
-    if not barred:
-        return _not_ready(request.model, [each.upstream for each in judged])
-    reasons = "; ".join(dict.fromkeys(f"{each.upstream.provider} {each.reason}" for each in barred))
+    """Why no target may answer: a residency policy, the caller's wishes, the key's bounds, or that none is ready."""
+    allowed = [each for each in judged if not each.forbidden]
+    barred = [each for each in allowed if each.upstream.state == "ready"]
+    if allowed and not barred:
+        return _not_ready(request.model, [each.upstream for each in allowed])
+    told = barred + [each for each in judged if each.forbidden]
+    reasons = "; ".join(dict.fromkeys(f"{each.upstream.provider} {each.reason}" for each in told))
     message = f"Nobody may answer this request for '{request.model}': {reasons}."
+    if judged and not allowed:
+        return PermissionDenied(message, code=RESIDENCY_DENIED)
+    if not judged:
+        return _not_ready(request.model, [])
     if caller.regions is not None and all(each.upstream.region not in caller.regions for each in barred):
         return PermissionDenied(message, code="region_denied")
     return InvalidRequest(message, param="provider", code=NO_PROVIDER)

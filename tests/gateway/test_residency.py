@@ -1,0 +1,98 @@
+"""Residency through a running gateway: nobody else is asked, nothing kept elsewhere, what was proven is told."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import httpx2
+import pytest
+from aiohttp import web
+from tests.gateway.conftest import KEY, Gateway, Loop, completion, running_gateway, wait_for
+
+from tokenworks.snapshot.records import ResidencyRecord
+
+LABELS = {"region": "eu-west", "jurisdiction": "EU", "retention": 0, "trains": False}
+CHAT = {"model": "assistant", "messages": [{"role": "user", "content": "Hi"}]}
+
+
+@pytest.fixture(scope="module")
+def gateway(servers: Loop) -> Iterator[Gateway]:
+    with running_gateway(servers, **LABELS) as gateway:
+        gateway.upstream.script = completion
+        yield gateway
+
+
+def require(gateway: Gateway, *policies: ResidencyRecord) -> None:
+    state = gateway.control._state
+    held = {policy.id: policy for policy in policies}
+    gateway.control.publish(replace(state, revision=state.revision + 1, residency=held))
+
+
+def ask(gateway: Gateway, path: str = "/v1/chat/completions", **members: Any) -> httpx2.Response:
+    headers = {"Authorization": f"Bearer {KEY}"}
+    return httpx2.post(gateway.url + path, headers=headers, json={**CHAT, **members}, timeout=20)
+
+
+def test_what_is_proven_is_told_on_the_answer_and_in_the_log(gateway: Gateway) -> None:
+    require(gateway, ResidencyRecord("proj_1", regions=("eu-west",), no_training=True), ResidencyRecord("proj_2", ()))
+    answer = ask(gateway)
+    proven = "proj_1: region=eu-west, trains=false"
+    assert (answer.status_code, answer.headers["x-tokenworks-residency"]) == (200, proven)
+    wait_for(lambda: json.dumps(proven)[1:-1] in gateway.log())
+    require(gateway)
+    assert "x-tokenworks-residency" not in ask(gateway).headers
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        ResidencyRecord("proj_1", regions=("us",)),
+        ResidencyRecord("org_1", jurisdictions=("CH",)),
+        ResidencyRecord("proj_1", regions=()),
+    ],
+)
+def test_nobody_is_asked_who_may_not_be(gateway: Gateway, policy: ResidencyRecord) -> None:
+    require(gateway, policy)
+    gateway.upstream.seen.clear()
+    for path in ("/v1/chat/completions", "/v1/messages"):
+        refused = ask(gateway, path, max_tokens=10)
+        assert refused.status_code == 403, refused.text
+        assert "upstream-a is " in refused.json()["error"]["message"]
+        assert f"the residency policy of {policy.id}" in refused.text
+    assert ask(gateway).json()["error"]["code"] == "residency_denied"
+    explained = ask(gateway, "/v1/route:explain").json()["models"][0]
+    assert explained["order"] == []
+    assert "residency policy" in explained["candidates"][0]["reason"]
+    assert not gateway.upstream.seen
+
+
+def test_a_fallback_is_held_to_it_as_the_first_choice_is(gateway: Gateway) -> None:
+    """`rescued` has a second target of unknown region, which is not asked when the first one fails."""
+
+    async def failing(request: web.Request, seen: Any) -> web.StreamResponse:
+        return web.json_response({"error": {"message": "no"}}, status=500)
+
+    require(gateway, ResidencyRecord("proj_1", regions=("eu-west",)))
+    explained = ask(gateway, "/v1/route:explain", model="rescued").json()["models"][0]
+    assert explained["order"] == ["upstream-a/model-1"]
+    assert len(explained["candidates"]) == 2
+    gateway.upstream.script = failing
+    try:
+        failed = ask(gateway, model="rescued")
+    finally:
+        gateway.upstream.script = completion
+    assert failed.status_code >= 500
+    assert failed.headers["x-tokenworks-provider"] == "upstream-a"
+
+
+def test_nothing_is_stored_where_it_may_not_be(gateway: Gateway) -> None:
+    require(gateway, ResidencyRecord("proj_1", regions=("eu-west",), unstorable="is in an unknown region"))
+    for members in ({}, {"background": True}):
+        refused = ask(gateway, "/v1/responses", model="assistant", input="Hi", **members)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "residency_denied"), refused.text
+        assert "store: false" in refused.json()["error"]["message"]
+    for path in ("/v1/files", "/v1/batches", "/v1/messages/batches"):
+        refused = ask(gateway, path)
+        assert (refused.status_code, "is in an unknown region" in refused.text) == (403, True), refused.text
+    assert ask(gateway, "/v1/responses", model="assistant", input="Hi", store=False).status_code == 200
