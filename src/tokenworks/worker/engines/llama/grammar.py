@@ -14,6 +14,39 @@ from tokenworks.worker.engines.llama.model import Model
 _ANY_JSON: dict[str, Any] = {"type": "object"}
 
 
+def closed(schema: dict[str, Any]) -> dict[str, Any]:
+    """Objects of which the schema does not say whether they may have other members have none: a small model would go on
+    inventing them. Left alone where schemas are combined, since there each would forbid what the others name."""
+    combined = b'"allOf"' in msgspec.json.encode(schema)
+    found: dict[str, Any] = schema if combined else _closed(schema)
+    return found
+
+
+def _closed(part: Any) -> Any:
+    if isinstance(part, list):
+        return [_closed(each) for each in part]
+    if not isinstance(part, dict):
+        return part
+    found: dict[str, Any] = {}
+    for name, value in part.items():
+        if name in _MAPS and isinstance(value, dict):
+            found[name] = {each: _closed(inner) for each, inner in value.items()}
+        else:
+            found[name] = value if name in _VALUES else _closed(value)
+    if isinstance(part.get("properties"), dict) and part.get("type", "object") == "object" and not part.keys() & _OPEN:
+        found["additionalProperties"] = False
+    return found
+
+
+_VALUES = frozenset({"enum", "const", "default", "examples", "required"})
+"""Members of a schema that hold no schemas."""
+_MAPS = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
+"""Members that hold schemas by names of their own."""
+_OPEN = frozenset(
+    {"additionalProperties", "patternProperties", "unevaluatedProperties", "anyOf", "oneOf", "$ref", "if"}
+)
+
+
 class _Vocabulary:
     """What llguidance wants to know of one."""
 
@@ -40,7 +73,7 @@ class Grammars:
     def json(self, schema: dict[str, Any] | None) -> "Constraint":
         """Of a JSON schema; None: any object. InvalidRequest says what of it is not supported."""
         try:
-            text = msgspec.json.encode(_ANY_JSON if schema is None else schema).decode()
+            text = msgspec.json.encode(_ANY_JSON if schema is None else closed(schema)).decode()
             grammar = llguidance.LLMatcher.grammar_from_json_schema(text, overrides={"whitespace_flexible": False})
         except ValueError as error:
             raise InvalidRequest(f"The JSON schema cannot be used: {error}", param="response_format") from error
