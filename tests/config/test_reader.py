@@ -322,6 +322,9 @@ policy = st.builds(
     on_stream_loss=st.sampled_from(["resume", "restart", "error"]),
     breaker=st.integers(0, 1000),
     stream_whole=st.booleans(),
+    cache=st.integers(0, 10**9),
+    cache_max=st.integers(0, 10**9),
+    cache_price=st.floats(0, 1),
 )
 tokens = {STATED[key][0]: nano for key in ("input", "output", "cached_input", "cache_write_1h", "reasoning")}
 units = {kind: nano.map(factor.__mul__) for kind, factor in STATED.values() if factor > 1}

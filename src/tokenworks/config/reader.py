@@ -37,6 +37,9 @@ POLICY: dict[str, Check[Any]] = {
     "breaker": values.count,
     "stream_whole": values.flag,
     "sort": values.one_of(frozenset(SORTS), partial(choose, known=SORTS)),
+    "cache": values.duration,
+    "cache_max": values.duration,
+    "cache_price": values.share,
 }
 LIMITS: dict[str, Check[Any]] = {field.name: values.seconds for field in fields(RouteLimits)}
 PRICE: dict[str, Check[Any]] = dict.fromkeys(STATED, values.price)

@@ -173,6 +173,12 @@ def percentile(value: Any) -> float:
     return float(value)
 
 
+def share(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise Bad("must be a share from 0 to 1, such as 0.1 for a tenth; 0 gives it away")
+    return float(value)
+
+
 def port(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 65535:
         raise Bad("must be an integer from 0 to 65535; 0 takes any free port")

@@ -1,7 +1,7 @@
 """What the configuration offers: models with their targets, and the providers' endpoints. Read once, at start."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tokenworks.config.records import Configuration, ModelConfig, ModelFacts, ProviderConfig
@@ -53,9 +53,7 @@ def _offer(model: ModelConfig, catalog: Catalog, providers: Mapping[str, Provide
         name=model.name,
         targets=tuple(_target(text, providers) for text in model.targets),
         limits=LimitsRecord(limits.connect, limits.first_token, limits.idle, limits.total),
-        policy=PolicyRecord(
-            policy.retries, policy.hedge, policy.on_stream_loss, policy.breaker, policy.stream_whole, policy.sort
-        ),
+        policy=PolicyRecord(**asdict(policy)),
         price=model.price,
         engine=model.engine or (entry.engine if entry else None),
         context_length=entry.context_length if entry else None,

@@ -25,6 +25,9 @@ class Policy:
     that broke in its middle goes on, resume | restart | error. `breaker`: failures in a row that open an upstream's
     circuit; 0: no request learns from what happened to others. `stream_whole`: whole answers are asked for as streams
     where another target could rescue them, so that silence is noticed. `sort`: how targets are ordered (core.routing).
+
+    `cache`: seconds for which an answer is given again to the same request; 0: never. `cache_max`: so many a caller may
+    ask for in a header, if that is more. `cache_price`: the share of its first price that an answer given again costs.
     """
 
     retries: int = 2
@@ -33,6 +36,9 @@ class Policy:
     breaker: int = 5
     stream_whole: bool = True
     sort: str = ORDER
+    cache: int = 0
+    cache_max: int = 0
+    cache_price: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,8 @@ from tokenworks.gateway.answers.runs import Runs
 from tokenworks.gateway.answers.store import AnswerStore
 from tokenworks.gateway.batches.line import Serve
 from tokenworks.gateway.batches.runner import BatchRunner
+from tokenworks.gateway.caching.cached import Cached
+from tokenworks.gateway.caching.stores import cache_store
 from tokenworks.gateway.edge import receipts, stored
 from tokenworks.gateway.edge.addresses import Network, networks
 from tokenworks.gateway.edge.asgi import Answer, Edge, Handler
@@ -100,7 +102,9 @@ class Gateway:
         facts = Facts(self._upstreams.in_flight, standings)
         planner = Planner(facts)
         attempts = Attempts(self._upstreams, Meter(journal, metrics), standings, planner.answered)
-        pipeline = Pipeline(self._snapshot, keys, self._admission, planner, attempts, limits)
+        where = settings.limits if settings.cache == "limits" else settings.cache
+        self._cache = Cached(attempts, cache_store(where, settings.limits_timeout, settings.cache_bytes), cluster_key)
+        pipeline = Pipeline(self._snapshot, keys, self._admission, planner, self._cache, limits)
         pages: dict[tuple[str, str], Handler] = {
             ("GET", "/healthz"): self._health.healthz,
             ("GET", "/readyz"): self._health.readyz,
@@ -191,6 +195,7 @@ class Gateway:
         await self._batches.stop()
         await self._runs.stop(self._drain_seconds)
         await self._admission.close()
+        await self._cache.close()
         await self._prober.stop()
         if self._pauses is not None:
             await self._pauses.stop()

@@ -7,9 +7,9 @@ from tokenworks.core.errors import TokenworksError
 from tokenworks.core.request import Request
 from tokenworks.gateway.admission.keys import Keys
 from tokenworks.gateway.admission.limits.admit import Admission
+from tokenworks.gateway.caching.cached import Cached
 from tokenworks.gateway.edge.delivery import Delivery, EdgeLimits
 from tokenworks.gateway.edge.exchange import Exchange
-from tokenworks.gateway.failover.attempts import Attempts
 from tokenworks.gateway.failover.route import Route
 from tokenworks.gateway.metering.attempt import Asked
 from tokenworks.gateway.routing import vocabulary
@@ -28,14 +28,14 @@ class Pipeline:
         keys: Keys,
         admission: Admission,
         planner: Planner,
-        attempts: Attempts,
+        answers: Cached,
         limits: EdgeLimits,
     ) -> None:
         self._snapshot = snapshot
         self._keys = keys
         self._admission = admission
         self._planner = planner
-        self._attempts = attempts
+        self._answers = answers
         self._limits = limits
         self.interactive = 0
         """Requests of callers who wait, in flight."""
@@ -77,7 +77,7 @@ class Pipeline:
         return await self._on(delivery, Asked(exchange.request_id, arrived, caller, choices[-1], number))
 
     async def _on(self, delivery: Delivery, asked: Asked) -> Settled:
-        """One model's answer: planned, reserved, and tried on its targets."""
+        """One model's answer: planned, reserved, and got from the cache or from its targets."""
         exchange, caller, request, state = delivery.exchange, asked.caller, asked.request, self._snapshot.state
         exchange.notes |= {"key_id": caller.key_id, "model": request.model, "stream": request.stream}
         targets = self._planner.plan(request, caller, state)
@@ -87,4 +87,4 @@ class Pipeline:
             model, own_keys = state.models[request.model], state.own_keys.get(caller.project_id)
             policies = state.policies(caller.organization_id, caller.project_id)
             route = Route(asked, model, targets, state.upstreams, hold, own_keys, policies)
-            return await self._attempts.answer(delivery, route)
+            return await self._answers.answer(delivery, route)

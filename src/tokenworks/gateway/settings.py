@@ -23,6 +23,8 @@ class Settings:
     trusted_proxies: str = ""
     limits_timeout: float = 0.5
     limits_wait: float = 2.0
+    cache: str = "limits"
+    cache_bytes: int = 64 * 1024 * 1024
     body_limit: int = 32 * 1024 * 1024
     header_seconds: float = 10.0
     keep_alive: float = 10.0
@@ -44,6 +46,9 @@ _HELP = {
     "balancers in front of this gateway are",
     "limits_timeout": "seconds to wait for the server of --limits, after which the failure policy decides",
     "limits_wait": "seconds a request waits for what running ones hold of a limit and may give back; 0: not at all",
+    "cache": "where answers of models with a cache are kept: limits: where the limits are; memory: this gateway alone; "
+    "redis://host:port/0: shared by all gateways",
+    "cache_bytes": "answers kept in memory by one gateway, in bytes; those that were not asked for longest go first",
     "body_limit": "largest request body in bytes",
     "header_seconds": "time a client has to send its headers",
     "keep_alive": "seconds of silence after which a waiting stream gets a comment",
@@ -81,6 +86,7 @@ _TYPES = {
     "port": int,
     "limits_timeout": float,
     "limits_wait": float,
+    "cache_bytes": int,
     "body_limit": int,
     "header_seconds": float,
     "keep_alive": float,

@@ -205,6 +205,13 @@ class Prefilled(Protocol):
 
 
 @runtime_checkable
+class Repeatable(Protocol):
+    """A codec whose answers may be given again under another id: nothing else knows them by the one they had."""
+
+    repeatable: bool
+
+
+@runtime_checkable
 class OwnHeaders(Protocol):
     """A codec whose whole answers carry headers of their own."""
 

@@ -18,6 +18,7 @@ _KEY = b'"usage"'
 _BEGINNING = b'"message_start"'
 """The first event of a stream that tells usage twice."""
 _PLAIN = re.compile(rb'"usage"\s*:\s*\{(?=\s*"(?:prompt|input|output|completion|total)_tokens"\s*:)')
+_TOLD = re.compile(rb'"cost":[0-9.e+-]+,"cost_nano_usd":\d+')
 _COUNTS = {"prompt_tokens", "input_tokens", "output_tokens", "completion_tokens", "total_tokens"}
 _OURS = ("cost", "cost_nano_usd", "cost_details", "is_byok", "estimated_cost")
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -65,6 +66,17 @@ def in_stream(out: bytes, charge: Callable[[], int]) -> bytes:
     return out
 
 
+def repriced(out: bytes, charge: int) -> bytes:
+    """A part of a stream that told what an answer cost, telling another cost."""
+    at = out.rfind(_KEY)
+    found = _TOLD.search(out, at) if at >= 0 else None
+    return out if found is None else out[: found.start()] + _told(charge) + out[found.end() :]
+
+
+def _told(charge: int) -> bytes:
+    return b'"cost":%s,"cost_nano_usd":%d' % (nano_to_usd(charge).encode(), charge)
+
+
 def _plain(text: bytes, at: int) -> int | None:
     """Where the members of the usage at `at` begin, if they say nothing of costs: then two more in front are enough."""
     found = _PLAIN.match(text, at)
@@ -74,8 +86,7 @@ def _plain(text: bytes, at: int) -> int | None:
 
 
 def _inserted(text: bytes, begin: int, charge: int) -> bytes:
-    told = b'"cost":%s,"cost_nano_usd":%d,' % (nano_to_usd(charge).encode(), charge)
-    return text[:begin] + told + text[begin:]
+    return text[:begin] + _told(charge) + b"," + text[begin:]
 
 
 def _members(charge: int) -> dict[str, Any]:

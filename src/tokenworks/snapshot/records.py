@@ -125,6 +125,9 @@ class PolicyRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     breaker: int = 5
     stream_whole: bool = True
     sort: str = ORDER
+    cache: int = 0
+    cache_max: int = 0
+    cache_price: float = 0.0
 
 
 class TargetRecord(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):

@@ -408,3 +408,9 @@ def test_every_charge_is_on_exactly_one_invoice(with_database, backend):
         assert (await database.write_batch(proofs.check))["differences"] == []
 
     with_database(work)
+
+
+def test_answers_from_a_cache_are_requests_at_what_they_were_charged() -> None:
+    hits = Group("2026-01", "proj_1", "key_1", "m", "cache", False, "", 4, 40, {"priced_requests": 4})
+    assert [(each.quantity, each.unit, each.amount) for each in lines(hits, None)] == [(4, "request", 40)]
+    assert lines(replace(hits, charge=0), None) == []

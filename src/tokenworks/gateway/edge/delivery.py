@@ -29,6 +29,8 @@ class Delivery:
         self.written = False
         self.earlier = 0
         """Attempts on models that were tried before this one."""
+        self.kept: list[bytes] | None = None
+        """Where somebody keeps the answer: its parts as they leave, comments and the last one's cost left out."""
         self._limits = limits
         self._told: Answerer | None = None
         self._now: Answerer | None = None
@@ -50,6 +52,11 @@ class Delivery:
             self.exchange.tell_failure = self.codec.encode_error
             self.exchange.keep_alive(self._limits.padding, self.codec.padding, self._start)
 
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Parameters without effect where it is answered now."""
+        return self._now.ignored if self._now is not None else ()
+
     def relayed_by(self, relay: Relay) -> None:
         """What passes the stream on says how it broke, should it break."""
         if self.stream:
@@ -58,6 +65,8 @@ class Delivery:
     async def write(self, out: bytes) -> None:
         """A part of a stream."""
         self.written = True
+        if self.kept is not None:
+            self.kept.append(out)
         if not self.exchange.started:
             await self._start()
         await self.exchange.write(out)
@@ -65,11 +74,14 @@ class Delivery:
     async def finish(self, rest: bytes, observation: Observation, charge: int) -> None:
         """The end of a stream, or a whole answer, once it is settled; `charge` is what it costs, in nano-dollars."""
         self.exchange.charge = charge
+        if self.kept is not None:
+            self.kept.append(rest)
         rest = in_stream(rest, lambda: charge) if self.stream else in_answer(rest, charge)
         if self.stream and not self.exchange.started:
             await self._start()
         if self.exchange.started:
             if self.stream and self._now is not None and self._now != self._told:
+                self.kept = None  # of two answerers, or told so
                 await self.exchange.write(self._now.as_comment())
             await self.exchange.finish(rest)
         else:

@@ -63,6 +63,8 @@ class Exchange:
         """Why the answer was ended before the model did."""
         self.charge: int | None = None
         """What the answer costs its caller, in nano-dollars, once that is known."""
+        self.cached: Sequence[Header] = ()
+        """What its headers say of the cache of answers."""
         self.keeper: Keeper | None = None
         self._read = False
         self._finished = False

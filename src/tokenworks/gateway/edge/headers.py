@@ -66,6 +66,7 @@ def of_answer(exchange: Exchange, answerer: Answerer | None = None) -> list[Head
         headers.append((b"x-tokenworks-limits", b"degraded"))
     if exchange.ended:
         headers.append((b"x-tokenworks-ended", exchange.ended.encode("ascii", "replace")))
+    headers += exchange.cached
     if exchange.charge is not None:
         headers.append((b"x-tokenworks-cost-nano-usd", b"%d" % exchange.charge))
     if answerer is not None:

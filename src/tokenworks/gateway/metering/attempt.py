@@ -10,7 +10,7 @@ from typing import Protocol
 from tokenworks.core.caller import Caller
 from tokenworks.core.errors import TokenworksError, Unavailable
 from tokenworks.core.events import Timing
-from tokenworks.core.price import BATCH, BYOK, Price, sold_tier
+from tokenworks.core.price import BATCH, BYOK, UNITS_PER_RATE, Price, sold_tier
 from tokenworks.core.request import Request
 from tokenworks.core.target import Target
 from tokenworks.core.usage import Usage
@@ -23,6 +23,8 @@ from tokenworks.telemetry.metrics import Metrics
 
 COUNT_SECONDS = 1.0
 """So long an engine of ours may take to count a prompt; then it is estimated."""
+CACHE = "cache"
+"""Who answers what was answered before: the provider and the version of the price of such attempts."""
 OWN_KEY = Price({"input": 0, "output": 0}, id=BYOK)
 
 
@@ -67,25 +69,40 @@ class Meter:
         continues. They are billed as output, once, with the attempt that ends the answer.
         `byok`: it is made with a key of the caller's project, which pays the provider itself.
         """
-        caller, request = asked.caller, asked.request
-        now = time.time_ns()
-        price, cost = target.price.at(now / 1e9), target.cost.at(now / 1e9)
+        now = time.time()
+        price, cost = target.price.at(now), target.cost.at(now)
         if price is None:
-            raise Unavailable(f"The model '{request.model}' has no price at this time.", code="no_price")
+            raise Unavailable(f"The model '{asked.request.model}' has no price at this time.", code="no_price")
         if byok:
             price = cost = OWN_KEY
+        record = self._opened(asked, number, target.upstream, upstream.provider, target.model, byok=byok)
+        return Attempt(self, record, asked, Rating(price, cost, upstream.region, upstream.local), carried)
+
+    def repeat(self, asked: "Asked", number: int, model: str, charge: int, finish_reason: str) -> "Attempt":
+        """An attempt that the cache answers, opened and settled: it costs us nothing and the caller `charge`
+        nano-dollars for a request; no token was made. JournalFull as in `open`."""
+        record = self._opened(asked, number, CACHE, CACHE, model)
+        price = Price({"priced_requests": charge * UNITS_PER_RATE}, id=CACHE)
+        attempt = Attempt(self, record, asked, Rating(price, None), 0)
+        attempt.repeat(finish_reason)
+        return attempt
+
+    def _opened(
+        self, asked: "Asked", number: int, upstream: str, provider: str, model: str, *, byok: bool = False
+    ) -> Opened:
+        caller, request = asked.caller, asked.request
         record = Opened(
             request_id=asked.request_id,
             attempt=number,
-            at=now,
+            at=time.time_ns(),
             key_id=caller.key_id,
             project_id=caller.project_id,
             organization_id=caller.organization_id,
             protocol=request.protocol,
             model=request.model,
-            upstream=target.upstream,
-            provider=upstream.provider,
-            upstream_model=target.model,
+            upstream=upstream,
+            provider=provider,
+            upstream_model=model,
             stream=request.stream,
             batch=request.batch,
             tier=sold_tier(request.service_tier),
@@ -93,7 +110,7 @@ class Meter:
         )
         self.journal.append(record)
         self.journal.flush()
-        return Attempt(self, record, asked, Rating(price, cost, upstream.region, upstream.local), carried)
+        return record
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +173,11 @@ class Attempt:
         return Count(counted)
 
     @property
+    def answerer(self) -> tuple[str, str]:
+        """The upstream, and its own name for the model."""
+        return self._opened.upstream, self._opened.upstream_model
+
+    @property
     def begun_at(self) -> int:
         """Unix nanoseconds."""
         return self._opened.at
@@ -215,6 +237,10 @@ class Attempt:
     def complete(self) -> Settled:
         reasons = self.observation.finish_reasons
         return self._settle("completed", self.usage, finish_reason=reasons.get(0, "stop"))
+
+    def repeat(self, finish_reason: str) -> Settled:
+        """It is answered by what was answered before."""
+        return self._settle("completed", Usage(priced_requests=1), finish_reason=finish_reason)
 
     def cancel(self) -> Settled:
         """The caller left: what was generated is billed."""

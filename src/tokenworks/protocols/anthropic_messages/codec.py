@@ -17,6 +17,7 @@ class AnthropicMessages:
 
     padding = b" \n"
     prefilled = True
+    repeatable = True
 
     decode_request = staticmethod(requests.decode_request)
     read_headers = staticmethod(versions.read_headers)

@@ -15,6 +15,7 @@ class OpenAIChat:
     stream_content_type = b"text/event-stream; charset=utf-8"
     stream_comment = b": keep-alive\n\n"
     padding = b" \n"
+    repeatable = True
 
     decode_request = staticmethod(requests.decode_request)
     headers = staticmethod(bearer)

@@ -13,6 +13,7 @@ class OpenAICompletions:
     name = requests.NAME
     path = "/completions"
     tasks: tuple[type, ...] = (Prompts,)
+    repeatable = True
     stream_content_type = b"text/event-stream; charset=utf-8"
     stream_comment = b": keep-alive\n\n"
     padding = b" \n"

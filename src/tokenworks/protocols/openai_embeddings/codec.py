@@ -12,6 +12,7 @@ class OpenAIEmbeddings(WholeOnly):
     name = requests.NAME
     path = "/embeddings"
     tasks: tuple[type, ...] = (Embeddings,)
+    repeatable = True
 
     decode_request = staticmethod(requests.decode_request)
     encode_request = staticmethod(requests.encode_request)

@@ -12,6 +12,7 @@ class RerankCodec(WholeOnly):
     name = requests.NAME
     path = "/rerank"
     tasks: tuple[type, ...] = (Rerank,)
+    repeatable = True
 
     decode_request = staticmethod(requests.decode_request)
     encode_request = staticmethod(requests.encode_request)

@@ -16,7 +16,7 @@ from tokenworks.gateway.admission.limits.learned import Learned
 from tokenworks.gateway.admission.limits.link import StoreLink
 from tokenworks.gateway.admission.limits.rules import SPEND, Estimate, Rules, estimate, is_exact
 from tokenworks.gateway.admission.limits.unshipped import Charge, Unshipped
-from tokenworks.gateway.metering.attempt import Asked
+from tokenworks.gateway.metering.attempt import CACHE, Asked
 from tokenworks.snapshot.records import LimitRecord
 from tokenworks.snapshot.state import State
 from tokenworks.snapshot.subscriber import Subscriber
@@ -110,8 +110,10 @@ class Admission:
                     attempt.position, attempt.begun_at, caller, request.model, attempt.provider, attempt.settled.charge
                 )
                 self._unshipped.note(charge, self._rules)
-            if attempt.settled is not None and attempt.settled.outcome == "completed" and not hold.ended:
-                output = attempt.settled.usage.output // (hold.estimate.choices if hold.estimate else 1)
+            settled = attempt.settled
+            told = settled is not None and settled.outcome == "completed" and attempt.provider != CACHE
+            if settled is not None and told and not hold.ended:
+                output = settled.usage.output // (hold.estimate.choices if hold.estimate else 1)
                 self._learned.note(caller.key_id, request.model, output)
         if hold.held:
             await self._link.settle(hold.asked.hold_id, actual)

@@ -1,0 +1,44 @@
+"""What makes two requests the same: everything that may change the answer, and whose they are."""
+
+import hashlib
+import hmac
+
+import msgspec
+
+from tokenworks.core.caller import Caller
+from tokenworks.core.request import Request
+from tokenworks.protocols.base import Codec, OwnHeaders, ReadsHeaders, Repeatable
+
+NO_MATTER = ("model", "user", "metadata", "safety_identifier", "prompt_cache_key")
+"""Members of a body that change no answer. The model counts by its public name, suffixes and pins as preferences."""
+
+_DECODE = msgspec.json.Decoder(dict[str, object]).decode
+_ENCODE = msgspec.json.Encoder(order="sorted").encode
+
+
+def key(secret: bytes, codec: Codec, request: Request, caller: Caller, *, strict: bool) -> str | None:
+    """None for what cannot be answered twice. Whole answers and streams are never taken for each other.
+
+    `secret`, shared by all gateways: whoever reads the store cannot tell what was asked by trying.
+    """
+    if not (isinstance(codec, Repeatable) and codec.repeatable) or isinstance(codec, OwnHeaders) or request.timed:
+        return None
+    try:
+        body = _DECODE(request.body)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    for name in NO_MATTER:
+        body.pop(name, None)
+    parts = (
+        caller.project_id,
+        None if caller.regions is None else sorted(caller.regions),
+        codec.name,
+        request.model,
+        codec.upstream_headers(request) if isinstance(codec, ReadsHeaders) else {},
+        repr(request.routing),
+        request.batch,
+        strict,
+        request.stream,
+        body,
+    )
+    return hmac.new(secret, _ENCODE(parts), hashlib.sha256).hexdigest()
