@@ -28,6 +28,11 @@ PATIENCE = 120.0
 """Seconds; only against hangs: a shared machine may be slow."""
 
 ECHO = """
+[installation]
+region = "eu-west"
+jurisdiction = "EU"
+retention = 0
+trains = false
 [models.echo]
 engine = "echo"
 """

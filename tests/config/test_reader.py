@@ -91,7 +91,7 @@ price = {input = 0.0000000001, output = "1"}
         "write at most 9 decimal places",
         "t.toml:11: models.assistant.price.output must be a number of USD, not a string; write it without quotes",
         't.toml:13: models.nobody has nobody to answer it; add targets = ["provider/model"] or an engine',
-        "t.toml:14: unknown key serv; nearest is 'serve'; valid: models, providers, serve",
+        "t.toml:14: unknown key serv; nearest is 'serve'; valid: installation, models, providers, serve",
     ]
 
 

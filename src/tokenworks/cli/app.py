@@ -31,6 +31,7 @@ COMMANDS = {
     "prices": "prices",
     "providers": "providers",
     "credentials": "credentials",
+    "residency": "residency",
     "files": "files",
     "batches": "batches",
     "chaos": "chaos",

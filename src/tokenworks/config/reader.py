@@ -11,7 +11,7 @@ from tokenworks.config import values
 from tokenworks.config.positions import Path as KeyPath
 from tokenworks.config.positions import key_lines
 from tokenworks.config.problems import ConfigError, Problem, choose
-from tokenworks.config.records import Configuration, ModelConfig, ModelFacts, ProviderConfig
+from tokenworks.config.records import Configuration, Installation, ModelConfig, ModelFacts, ProviderConfig
 from tokenworks.config.values import Bad, Check
 from tokenworks.core.price import STATED, unclear
 from tokenworks.core.routing import SORTS
@@ -28,6 +28,12 @@ SERVE: dict[str, Check[Any]] = {
     "catalog": values.names,
     "json": values.flag,
     "verbose": values.flag,
+}
+INSTALLATION: dict[str, Check[Any]] = {
+    "region": values.string,
+    "jurisdiction": values.string,
+    "retention": values.duration,
+    "trains": values.flag,
 }
 STREAM_LOSS = ("resume", "restart", "error")
 POLICY: dict[str, Check[Any]] = {
@@ -154,7 +160,7 @@ class _Reader:
         self._engine = values.string if engines is None else values.one_of(engines, partial(choose, known=engines))
 
     def configuration(self, document: dict[str, Any]) -> Configuration:
-        self._refuse_unknown((), document, ("providers", "models", "serve"))
+        self._refuse_unknown((), document, ("providers", "models", "serve", "installation"))
         named = self._tables(document, "providers")
         providers = self.providers(document)
         models = {name: self._model(name, table, named) for name, table in self._tables(document, "models").items()}
@@ -167,7 +173,8 @@ class _Reader:
         for name in named:
             self._check_filled(providers[name], ("providers", name))
         options = self._keys(("serve",), document.get("serve", {}), SERVE)
-        return Configuration(providers, models, options)
+        labels = self._keys(("installation",), document.get("installation", {}), INSTALLATION)
+        return Configuration(providers, models, options, Installation(**labels))
 
     def providers(self, document: dict[str, Any]) -> dict[str, ProviderConfig]:
         """With the placeholders of their URLs as they stand there."""

@@ -77,9 +77,22 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Installation:
+    """`[installation]`: what the operator states of its own database, objects, journals, logs and replicas.
+
+    The labels are those of snapshot.records.UpstreamRecord; `retention` is that of the replicas."""
+
+    region: str = ""
+    jurisdiction: str = ""
+    retention: int | None = None
+    trains: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Configuration:
     """`options` are the settings of the `[serve]` table, by option name with underscores."""
 
     providers: dict[str, ProviderConfig] = field(default_factory=dict)
     models: dict[str, ModelConfig] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    installation: Installation = Installation()

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 from tokenworks import __version__
 from tokenworks.config import ConfigError, Configuration, load
 from tokenworks.config.catalog import known_providers
+from tokenworks.config.records import Installation
 from tokenworks.control import errors, internal, settings
 from tokenworks.control.admin import receipts, routes
 from tokenworks.control.answers import router as answers_router
@@ -46,10 +47,21 @@ from tokenworks.control.objects.store import ObjectStore
 from tokenworks.control.offers import Offer, costs, endpoints, offers
 from tokenworks.control.pricing import book
 from tokenworks.control.publishing import Announcer
+from tokenworks.control.residency import misplaced, unanswerable
 from tokenworks.control.services import Services
 from tokenworks.control.settings import Settings
 from tokenworks.control.startup import StartupError
-from tokenworks.control.storage import api_keys, fleet, limits, migrate, partitions, prices, provider_keys, rollup
+from tokenworks.control.storage import (
+    api_keys,
+    fleet,
+    limits,
+    migrate,
+    partitions,
+    prices,
+    provider_keys,
+    residency,
+    rollup,
+)
 from tokenworks.control.storage.database import Database, describe, sqlite_url
 from tokenworks.control.upkeep import Upkeep
 from tokenworks.core.clock import Clock, SystemClock
@@ -93,7 +105,7 @@ async def _run(chosen: Settings, listener: socket.socket) -> None:
     database = Database(chosen.database or sqlite_url(chosen.data_dir / "control.db"))
     try:
         leadership = await _in_charge(database)
-        services = await _prepare(chosen, database, cluster_key, offered, upstreams, paid)
+        services = await _prepare(chosen, database, cluster_key, offered, upstreams, paid, configuration.installation)
         guarded = Guard(application(services), database, internal_token(cluster_key), services.clock)
         server = _Server(guarded, services.publisher)
         async with leadership.held(server.stop), _running(services, Upkeep(database, services.clock, chosen.terms)):
@@ -147,6 +159,7 @@ async def _prepare(
     offered: dict[str, Offer],
     upstreams: list[UpstreamRecord],
     paid: dict[str, dict[str, int]],
+    installation: Installation,
 ) -> Services:
     """The database at its newest schema, and everything that it says published."""
     clock: Clock = SystemClock()
@@ -159,13 +172,14 @@ async def _prepare(
             valid = await api_keys.every_active(connection, now)
             limited = await limits.every(connection)
             brought = await provider_keys.published(connection)
+            policies = await residency.every(connection)
             await book.take_configuration(connection, offered, paid, now)
             priced = await prices.every(connection)
             await connection.run_sync(rollup.advance)
             await connection.run_sync(partitions.make, now)
             signer = await connection.run_sync(signing.load, cluster_key, now)
         publisher = Publisher()
-        announcer = Announcer(publisher, offered, upstreams, dates)
+        announcer = Announcer(publisher, offered, upstreams, dates, installation)
         replicas = Fleet(database, offered, lambda: announcer.announce_models(replicas.replicas))
         await replicas.load()
     except (SQLAlchemyError, OSError) as error:
@@ -179,6 +193,10 @@ async def _prepare(
     announcer.announce_keys(valid)
     announcer.announce_limits(limited)
     announcer.announce_own_keys(brought)
+    announcer.announce_residency(policies)
+    for policy in policies:  # the file has changed since they were set; gateways refuse what it can no longer prove
+        if reason := misplaced([policy], installation) or unanswerable([policy], announcer.targets()):
+            log.warning("a residency policy cannot be kept: %s", reason)
     announcer.announce_models(replicas.replicas)
     webhooks = Webhooks(database, cluster_key, clock, chosen.webhook_hosts)
     budgets = Budgets(database, clock, announcer.announce_spends, webhooks.wake)

@@ -1,13 +1,15 @@
 """What gateways are told: the snapshot's keys, models and upstreams, made from keys, offers and replicas."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from msgspec.structs import replace as replace_record
 
+from tokenworks.config.records import Installation
 from tokenworks.control.offers import Offer
 from tokenworks.control.pricing.book import Published
+from tokenworks.control.residency import unstorable
 from tokenworks.control.storage.api_keys import ApiKey
 from tokenworks.control.storage.fleet import Replica
 from tokenworks.snapshot.publisher import Publisher
@@ -17,10 +19,12 @@ from tokenworks.snapshot.records import (
     ModelRecord,
     OwnKeysRecord,
     PriceRecord,
+    ResidencyRecord,
     SpendRecord,
     TargetRecord,
     UpstreamRecord,
 )
+from tokenworks.snapshot.residency import Labels
 
 
 class Announcer:
@@ -32,10 +36,12 @@ class Announcer:
         offers: Mapping[str, Offer],
         endpoints: Iterable[UpstreamRecord],
         dates: Mapping[str, int],
+        installation: Installation,
     ) -> None:
         """`dates`: when each model was first seen."""
         self._publisher = publisher
         self._dates = dict(dates)
+        self.installation = installation
         self._offers = offers
         self._endpoints = {endpoint.id: endpoint for endpoint in endpoints}
         self._replicas: Sequence[Replica] = ()
@@ -78,6 +84,20 @@ class Announcer:
         brought = {each.project_id: each for each in keys}
         self._publisher.publish(replace(self._publisher.state, own_keys=brought))
 
+    def announce_residency(self, policies: Iterable[ResidencyRecord]) -> None:
+        """All policies that there are."""
+        told = {each.id: replace_record(each, unstorable=unstorable(each, self.installation)) for each in policies}
+        self._publisher.publish(replace(self._publisher.state, residency=told))
+
+    def targets(self) -> Iterator[tuple[str, Labels]]:
+        """Whoever may answer some model, by name, with its labels."""
+        for offer in self._offers.values():
+            if not offer.targets:
+                yield f"a replica of {offer.name}", self.installation
+            for target in offer.targets:
+                if target.upstream in self._endpoints:
+                    yield target.upstream, self._endpoints[target.upstream]
+
     def announce_prices(self, book: Published) -> None:
         """All versions that are in force or will be."""
         self._book = book
@@ -92,7 +112,7 @@ class Announcer:
 
     def announce_models(self, replicas: Sequence[Replica]) -> None:
         self._replicas = replicas
-        upstreams = self._endpoints | {replica.id: _upstream(replica) for replica in replicas}
+        upstreams = self._endpoints | {replica.id: _upstream(replica, self.installation) for replica in replicas}
         offers = {**{replica.model: Offer(replica.model) for replica in replicas}, **self._offers}
         default = next(iter(self._offers), None) or next(iter(offers), None)
         models = {
@@ -130,7 +150,7 @@ def _priced(target: TargetRecord, costs: tuple[PriceRecord, ...]) -> TargetRecor
     return replace_record(target, costs=costs)
 
 
-def _upstream(replica: Replica) -> UpstreamRecord:
+def _upstream(replica: Replica, installation: Installation) -> UpstreamRecord:
     return UpstreamRecord(
         id=replica.id,
         provider=replica.provider,
@@ -140,4 +160,8 @@ def _upstream(replica: Replica) -> UpstreamRecord:
         state=replica.state,
         reason=replica.reason,
         quirks=replica.quirks,
+        region=installation.region,
+        jurisdiction=installation.jurisdiction,
+        retention=installation.retention,
+        trains=installation.trains,
     )

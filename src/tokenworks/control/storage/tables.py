@@ -444,6 +444,18 @@ webhook_deliveries = Table(
     Index("ix_webhook_deliveries_answer", "answer_id", "number"),
 )
 
+# Where a project's, or an organization's, requests may be answered and kept; NULL: not restricted.
+residency = Table(
+    "residency",
+    metadata,
+    Column("id", Text, primary_key=True),  # of the project or organization
+    Column("organization_id", Text, ForeignKey("organizations.id"), nullable=False),
+    Column("regions", JSON(none_as_null=True)),
+    Column("jurisdictions", JSON(none_as_null=True)),
+    Column("retention", BigInteger),
+    Column("no_training", Boolean, nullable=False),
+)
+
 # A provider's key that a project brought itself, sealed for the gateways; the key itself is nowhere.
 provider_keys = Table(
     "provider_keys",
