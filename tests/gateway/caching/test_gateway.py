@@ -92,17 +92,18 @@ def test_a_stream_is_played_again_byte_by_byte(cached: Any) -> None:
 
 
 def test_official_clients_and_the_other_protocol_get_hits(cached: Any) -> None:
-    chat = OpenAI(base_url=f"{cached.url}/v1", api_key=KEY, max_retries=0)
-    messages = Anthropic(base_url=cached.url, api_key=KEY, max_retries=0)
     asked: Any = [{"role": "user", "content": "official"}]
-    for number in range(2):
-        pieces = list(chat.chat.completions.create(model="assistant", messages=asked, stream=True))
-        assert "".join(each.choices[0].delta.content or "" for each in pieces if each.choices) == "Hello there!"
-        with messages.messages.stream(model="assistant", max_tokens=9, messages=asked) as running:
-            final = running.get_final_message()
-        assert final.content[0].type == "text"
-        assert final.content[0].text == "Hello there!"
-        assert len(cached.upstream.seen) == 2, number
+    with (
+        OpenAI(base_url=f"{cached.url}/v1", api_key=KEY, max_retries=0) as chat,
+        Anthropic(base_url=cached.url, api_key=KEY, max_retries=0) as messages,
+    ):
+        for _ in range(2):
+            with chat.chat.completions.create(model="assistant", messages=asked, stream=True) as pieces:
+                said = [each.choices[0].delta.content or "" for each in pieces if each.choices]
+            assert "".join(said) == "Hello there!"
+            with messages.messages.stream(model="assistant", max_tokens=9, messages=asked) as running:
+                assert running.get_final_text() == "Hello there!"
+            assert len(cached.upstream.seen) == 2
 
 
 def test_nothing_crosses_projects(cached: Any) -> None:
@@ -249,4 +250,6 @@ def test_gateways_share_what_they_keep_and_live_without_it(servers: Any, server:
         assert told(ask(other, "shared")) == "miss"
         server.kill()
         assert [(ask(one, "shared").status_code, told(ask(one, "shared"))) for _ in range(2)] == [(200, "miss")] * 2
+        assert one.log().count("the server of the cache is away") == 1
         server.start()
+        wait_for(lambda: told(ask(one, "shared")) == "hit")

@@ -4,10 +4,11 @@ import asyncio
 import time
 from collections import OrderedDict
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenworks.gateway.caching.stores import ENTRY_BYTES, Kept, MemoryStore
+from tokenworks.gateway.caching.stores import ENTRY_BYTES, Kept, MemoryStore, cache_store
 
 MOST = 4 * (ENTRY_BYTES + 100)
 
@@ -47,3 +48,8 @@ def test_nothing_outlives_its_time() -> None:
         assert store.size == 0
 
     asyncio.run(run())
+
+
+def test_a_place_that_is_none_is_told() -> None:
+    with pytest.raises(ValueError, match=r"--cache 'disk'.*redis://"):
+        cache_store("disk", 1.0, 1)

@@ -7,10 +7,11 @@ from typing import Protocol
 
 import msgspec
 
-from tokenworks.gateway.admission.limits.resp import Server, ServerError
+from tokenworks.gateway.admission.limits.resp import Answer, Server, ServerError, Word
 
 LARGEST = 1024 * 1024
 """Bytes of an answer; a larger one is not kept."""
+AWAY_SECONDS = 1.0
 ENTRY_BYTES = 512
 """What an entry takes beside its answer, about."""
 PREFIX = "tw:cache:1:"
@@ -82,31 +83,48 @@ class MemoryStore:
 
 
 class ValkeyStore:
-    """The server's own memory policy bounds it; a server that is away is a cache without answers."""
+    """The server's own memory policy bounds it. A server that is away is a cache without answers, and is left alone for
+    a moment, so that a server that hangs costs few requests its timeout."""
 
     def __init__(self, url: str, timeout: float) -> None:
         self._server = Server(url, timeout)
         self._decode = msgspec.msgpack.Decoder(Kept).decode
         self._encode = msgspec.msgpack.Encoder().encode
+        self._away = False
+        self._ask_at = 0.0
 
     async def get(self, key: str) -> Kept | None:
+        found = await self._call("GET", PREFIX + key)
         try:
-            found = await self._server.call("GET", PREFIX + key)
             return self._decode(found) if isinstance(found, bytes) else None
-        except (OSError, TimeoutError, ServerError, msgspec.MsgspecError) as error:
-            log.warning("the cache of answers cannot be asked: %s", error)
-            return None
+        except msgspec.MsgspecError:
+            return None  # nobody of ours wrote that
 
     async def put(self, key: str, kept: Kept, seconds: int) -> None:
-        try:
-            await self._server.call("SET", PREFIX + key, self._encode(kept), "EX", seconds)
-        except (OSError, TimeoutError, ServerError) as error:
-            log.warning("an answer was not kept: %s", error)
+        await self._call("SET", PREFIX + key, self._encode(kept), "EX", seconds)
 
     async def close(self) -> None:
         await self._server.close()
 
+    async def _call(self, *words: Word) -> Answer:
+        if time.monotonic() < self._ask_at:
+            return None
+        try:
+            answer = await self._server.call(*words)
+        except (OSError, TimeoutError, ServerError) as error:
+            if not self._away:
+                log.warning("the server of the cache is away: %s", error or "no answer in time")
+            self._away, self._ask_at = True, time.monotonic() + AWAY_SECONDS
+            return None
+        self._away = False
+        return answer
+
 
 def cache_store(where: str, timeout: float, most: int) -> Store:
     """`memory`, or the URL of a server. ValueError when it is neither."""
-    return MemoryStore(most) if where == "memory" else ValkeyStore(where, timeout)
+    if where == "memory":
+        return MemoryStore(most)
+    try:
+        return ValkeyStore(where, timeout)
+    except ValueError:
+        raise ValueError(f"--cache {where!r}: it is limits, memory, or redis://host:port/0 and the like") from None
