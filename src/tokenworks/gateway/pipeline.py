@@ -7,6 +7,7 @@ from tokenworks.core.errors import TokenworksError
 from tokenworks.core.request import Request
 from tokenworks.gateway.admission.keys import Keys
 from tokenworks.gateway.admission.limits.admit import Admission
+from tokenworks.gateway.admission.residency import require_storable
 from tokenworks.gateway.caching.cached import Cached
 from tokenworks.gateway.edge.delivery import Delivery, EdgeLimits
 from tokenworks.gateway.edge.exchange import Exchange
@@ -61,6 +62,8 @@ class Pipeline:
         if request.protocol != codec.name:
             codec = exchange.codec = find_codec(request.protocol)
         state = self._snapshot.state
+        if request.batch:  # its result is stored; the policy may be younger than the batch
+            require_storable(caller, state)
         request.model = request.model or default_model(type(request.task), caller, state).name
         request.tenant = caller.project_id
         delivery = Delivery(exchange, codec, self._limits, stream=request.stream)
