@@ -55,8 +55,8 @@ def test_what_is_proven_is_told_on_the_answer_and_in_the_log(gateway: Gateway) -
 def test_nobody_is_asked_who_may_not_be(gateway: Gateway, policy: ResidencyRecord) -> None:
     require(gateway, policy)
     gateway.upstream.seen.clear()
-    for path in ("/v1/chat/completions", "/v1/messages"):
-        refused = ask(gateway, path, max_tokens=10)
+    for path in ("/v1/chat/completions", "/v1/messages", "/v1/messages/count_tokens"):
+        refused = ask(gateway, path, **({} if "count" in path else {"max_tokens": 10}))
         assert refused.status_code == 403, refused.text
         assert "upstream-a is " in refused.json()["error"]["message"]
         assert f"the residency policy of {policy.id}" in refused.text

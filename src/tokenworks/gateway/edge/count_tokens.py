@@ -10,6 +10,7 @@ from tokenworks.gateway.upstreams.http import Upstreams
 from tokenworks.protocols.anthropic_messages.codec import CODEC
 from tokenworks.protocols.anthropic_messages.counting import decode_countable, encode_count
 from tokenworks.protocols.anthropic_messages.versions import read_headers
+from tokenworks.snapshot.residency import evidence
 from tokenworks.snapshot.subscriber import Subscriber
 
 PATH = "/v1/messages/count_tokens"
@@ -37,5 +38,6 @@ class CountTokens:
         target = self._planner.plan(request, caller, state)[0]
         upstream = state.upstreams[target.upstream]
         tokens = await count_tokens(self._upstreams, request, upstream, target)
-        answerer = headers.Answerer(upstream.provider, target.model, 1)
+        proven = evidence(state.policies(caller.organization_id, caller.project_id), upstream)
+        answerer = headers.Answerer(upstream.provider, target.model, 1, residency=proven)
         await exchange.respond(200, encode_count(tokens), headers=headers.of_answer(exchange, answerer))

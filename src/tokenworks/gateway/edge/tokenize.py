@@ -10,6 +10,7 @@ from tokenworks.gateway.upstreams.http import Upstreams
 from tokenworks.gateway.upstreams.tokenizing import tokenize
 from tokenworks.protocols.tgi.codec import CODEC
 from tokenworks.protocols.tgi.info import decode_tokenize, encode_tokenize
+from tokenworks.snapshot.residency import evidence
 from tokenworks.snapshot.subscriber import Subscriber
 
 PATH = "/tokenize"
@@ -35,5 +36,6 @@ class Tokenize:
         target = self._planner.plan(request, caller, state)[0]
         upstream = state.upstreams[target.upstream]
         tokens = await tokenize(self._upstreams, text, upstream, target)
-        answerer = headers.Answerer(upstream.provider, target.model, 1)
+        proven = evidence(state.policies(caller.organization_id, caller.project_id), upstream)
+        answerer = headers.Answerer(upstream.provider, target.model, 1, residency=proven)
         await exchange.respond(200, encode_tokenize(tokens), headers=headers.of_answer(exchange, answerer))
