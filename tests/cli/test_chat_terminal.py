@@ -45,10 +45,16 @@ class Person:
         self.screen = rest
         return seen + text
 
-    def leaves(self) -> int:
-        """The exit code, after reading to the end."""
-        while self._read(PATIENCE):
-            pass
+    def leaves(self, *, typing: str = "") -> int:
+        """The exit code, after reading to the end. `typing` is typed again after a silence: between its
+        prompt and its wait for a key the interpreter does not hear a Ctrl-C."""
+        deadline = time.monotonic() + PATIENCE
+        read: str | None = ""
+        while read is not None:
+            assert time.monotonic() < deadline, f"does not end: {self.screen!r}"
+            if typing and not read:
+                self.types(typing)
+            read = self._read(5.0)
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
     def close(self) -> None:
@@ -134,8 +140,7 @@ def test_ctrl_c_ends_the_answer_and_then_the_program(
         someone.types("fine\n")
         someone.sees("1 tokens")
         someone.sees(PROMPT)
-        someone.types("\x03")
-        assert someone.leaves() == 0
+        assert someone.leaves(typing="\x03") == 0
 
 
 def test_an_error_does_not_end_the_conversation(person: Callable[..., Person], at: dict[str, str]) -> None:
