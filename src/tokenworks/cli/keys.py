@@ -8,7 +8,7 @@ from urllib.parse import quote
 import typer
 from rich.text import Text
 
-from tokenworks.cli import connection, output
+from tokenworks.cli import connection, nouns, output
 from tokenworks.cli.connection import DEFAULT_DATA_DIR, DEFAULT_URL, AsJson, DataDir, Key, Url
 
 
@@ -61,11 +61,7 @@ def create(
     if project:
         wish["project_id"] = project
     made = connection.call(connection.administrator(url, key, data_dir), "post", "/admin/v1/keys", wish)
-    if json:
-        output.print_json(made)
-    else:
-        output.console.print(Text(made["key"], style="bold"), soft_wrap=True)
-        output.note(f"Key {made['id']} for {made['name']!r}. It is shown only now: keep it.")
+    nouns.show_secret(made, made["key"], f"Key {made['id']} for {made['name']!r}.", json)
 
 
 @keys.command("list", epilog="Example: tokenworks keys list --json")
@@ -101,10 +97,7 @@ def update(
     if name:
         wish["name"] = name
     changed = connection.call(connection.administrator(url, key, data_dir), "post", _path(id), wish)
-    if json:
-        output.print_json(changed)
-    else:
-        output.console.print(f"Key {id} is changed.")
+    nouns.done(changed, f"Key {id} is changed.", json)
 
 
 @keys.command(epilog="Example: tokenworks keys rotate key_01h455vb4pex5vsknk084sn02q --overlap 3600")
@@ -119,11 +112,8 @@ def rotate(
     """Make a key that may do the same, and let the old one end."""
     wish = {"overlap_seconds": overlap}
     made = connection.call(connection.administrator(url, key, data_dir), "post", f"{_path(id)}/rotate", wish)
-    if json:
-        output.print_json(made)
-    else:
-        output.console.print(Text(made["key"], style="bold"), soft_wrap=True)
-        output.note(f"Key {made['id']} in place of {id}, which ends in {overlap} s. It is shown only now: keep it.")
+    what = f"Key {made['id']} in place of {id}, which ends in {overlap} s."
+    nouns.show_secret(made, made["key"], what, json)
 
 
 @keys.command(epilog="Example: tokenworks keys revoke key_01h455vb4pex5vsknk084sn02q")

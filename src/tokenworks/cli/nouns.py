@@ -109,7 +109,7 @@ def add_list(group: typer.Typer, noun: Noun) -> None:
         client = admin(url, key, data_dir)
         show(noun, pages(client(), noun.collection(client, project), most), json)
 
-    command = group.command("list", help=f"List the {noun.name}s.", epilog=_example(noun, "list"))
+    command = group.command("list", help=f"List the {noun.name}s.", epilog=example(noun, "list"))
     if noun.of_a_project:
 
         @command
@@ -145,7 +145,7 @@ def add_remove(group: typer.Typer, noun: Noun, help: str) -> None:
         answer = connection.call(client(), "delete", path)
         done(answer, f"The {noun.name} {id} is removed.", json)
 
-    command = group.command("remove", help=help, epilog=_example(noun, "remove ID"))
+    command = group.command("remove", help=help, epilog=example(noun, "remove ID"))
     if noun.of_a_project:
 
         @command
@@ -172,5 +172,5 @@ def add_remove(group: typer.Typer, noun: Noun, help: str) -> None:
             remove(id, None, url, key, data_dir, json)
 
 
-def _example(noun: Noun, words: str) -> str:
+def example(noun: Noun, words: str) -> str:
     return f"Example: tokenworks {noun.command} {words}"

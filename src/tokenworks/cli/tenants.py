@@ -75,7 +75,7 @@ def list_projects(
 
 
 def _add_rename_and_archive(group: typer.Typer, noun: Noun) -> None:
-    @group.command("rename", help=f"Give the {noun.name} another name.", epilog=_example(noun, "rename ID NAME"))
+    @group.command("rename", help=f"Give the {noun.name} another name.", epilog=nouns.example(noun, "rename ID NAME"))
     def rename(
         id: Annotated[str, typer.Argument(help=f"As `{noun.command} list` shows it.")],
         name: Annotated[str, typer.Argument(help="The new name.")],
@@ -90,7 +90,7 @@ def _add_rename_and_archive(group: typer.Typer, noun: Noun) -> None:
 
     warning = f"Archive the {noun.name}: its keys end within a second, its bills stay. It cannot be undone."
 
-    @group.command("archive", help=warning, epilog=_example(noun, "archive ID"))
+    @group.command("archive", help=warning, epilog=nouns.example(noun, "archive ID"))
     def archive(
         id: Annotated[str, typer.Argument(help=f"As `{noun.command} list` shows it.")],
         url: Url = DEFAULT_URL,
@@ -101,10 +101,6 @@ def _add_rename_and_archive(group: typer.Typer, noun: Noun) -> None:
         path = f"{noun.path}/{quote(id, safe='')}/archive"
         changed = connection.call(connection.administrator(url, key, data_dir), "post", path)
         nouns.done(changed, f"The {noun.name} {id} is archived.", json)
-
-
-def _example(noun: Noun, words: str) -> str:
-    return f"Example: tokenworks {noun.command} {words}"
 
 
 _add_rename_and_archive(organizations, ORGANIZATIONS)

@@ -94,7 +94,6 @@ class Request:
     `own` names parameters that shape the answer and that only the caller's own protocol can carry: they are refused
     for an upstream of any other. An empty `model` means the service's default one.
     `unusual` tells that the body asks in a way that only some hosts of its protocol know: engines of ours get it anew.
-    `timed` asks for a `Timing` with the answer. `batch` tells that it is a line of a batch.
     `routing` is who shall answer, where the caller cares.
     `may_end` tells that the gateway may have to end the answer before the model does.
     `timed` asks for a `Timing` with the answer. `batch` tells that it is a line of a batch. `tenant` is the project of

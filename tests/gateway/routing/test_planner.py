@@ -310,3 +310,9 @@ def test_a_replica_that_knows_the_conversation_is_kept_unless_it_is_much_busier(
     assert planned(planner, state, asked("Story"))[0] == "two"
     in_flight["two"] = 4
     assert planned(planner, state, asked("Story"))[0] == "one"
+
+
+def test_the_callers_order_stands_however_busy_its_first_is() -> None:
+    one, two = upstream("one", local=True), upstream("two", local=True)
+    planner = Planner(Facts(in_flight={"one": 3}), Clock())
+    assert planned(planner, fleet(one, two), asked(routing=Preferences(order=("one",)))) == ["one", "two"]

@@ -13,8 +13,9 @@ from tokenworks.core.price import Price
 from tokenworks.core.usage import Usage
 from tokenworks.gateway.admission.keys import Keys
 from tokenworks.gateway.edge.exchange import Exchange
+from tokenworks.gateway.metering.counting import BYTES_PER_TOKEN
 from tokenworks.gateway.routing import vocabulary
-from tokenworks.gateway.routing.plan import BYTES_PER_TOKEN, Facts, Judged, default_model, find_model, judge
+from tokenworks.gateway.routing.plan import Facts, Judged, default_model, find_model, judge
 from tokenworks.gateway.routing.scores import USUAL_OUTPUT
 from tokenworks.protocols import codec
 from tokenworks.protocols.base import ReadsHeaders

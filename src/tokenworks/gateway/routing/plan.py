@@ -14,6 +14,7 @@ from tokenworks.core.routing import ORDER
 from tokenworks.core.target import RouteLimits, Target
 from tokenworks.gateway.admission.residency import RESIDENCY_DENIED
 from tokenworks.gateway.failover.health import Health
+from tokenworks.gateway.metering.counting import BYTES_PER_TOKEN
 from tokenworks.gateway.routing.eligible import exclusion
 from tokenworks.gateway.routing.observed import Observed
 from tokenworks.gateway.routing.scores import USUAL_OUTPUT, Candidate, candidate, scores
@@ -24,8 +25,6 @@ from tokenworks.snapshot.state import State
 
 RETRY_SECONDS = 1.0
 NO_PROVIDER = "no_eligible_provider"
-BYTES_PER_TOKEN = 4
-"""Rule of thumb for the size of a prompt that nobody counted yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +88,9 @@ def judge(request: Request, caller: Caller, state: State, facts: Facts) -> list[
 
 
 def _ordered(request: Request, model: ModelRecord, able: list[Judged], facts: Facts, now: float) -> list[Judged]:
-    wanted = request.routing
-    sort = (wanted.sort if wanted else "") or model.policy.sort
+    wanted, sort = request.routing, sort_of(request, model)
     if sort == ORDER:
-        able.sort(key=lambda each: facts.in_flight.get(each.upstream.id, 0) if each.upstream.local else 0)
+        least_busy_first(able, facts)
     else:
         able = _weighed(request, able, sort, facts, now)
     if wanted is None:
@@ -105,6 +103,16 @@ def _ordered(request: Request, model: ModelRecord, able: list[Judged], facts: Fa
         places = {provider: place for place, provider in enumerate(wanted.order)}
         able.sort(key=lambda each: places.get(each.upstream.provider, len(places)))
     return able
+
+
+def sort_of(request: Request, model: ModelRecord) -> str:
+    """How its targets are ordered, by the names of core.routing."""
+    return (request.routing.sort if request.routing else "") or model.policy.sort
+
+
+def least_busy_first(able: list[Judged], facts: Facts) -> None:
+    """Replicas of ours take turns; everybody else keeps his place."""
+    able.sort(key=lambda each: facts.in_flight.get(each.upstream.id, 0) if each.upstream.local else 0)
 
 
 def _weighed(request: Request, able: list[Judged], sort: str, facts: Facts, now: float) -> list[Judged]:

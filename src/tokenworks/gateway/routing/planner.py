@@ -10,11 +10,13 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from tokenworks.core.caller import Caller
-from tokenworks.core.messages import Message, Role, Text
+from tokenworks.core.messages import Role, Text
 from tokenworks.core.request import Conversation, Request
 from tokenworks.core.target import Target
 from tokenworks.core.usage import Usage
-from tokenworks.gateway.routing.plan import BYTES_PER_TOKEN, Facts, Judged, judge, nobody
+from tokenworks.gateway.metering.counting import BYTES_PER_TOKEN
+from tokenworks.gateway.routing.eligible import needed
+from tokenworks.gateway.routing.plan import Facts, Judged, judge, least_busy_first, nobody, sort_of
 from tokenworks.gateway.routing.scores import MARGIN
 from tokenworks.journal.records import Settled
 from tokenworks.snapshot.state import State
@@ -53,9 +55,7 @@ class Planner:
             raise nobody(request, caller, judged)
         if len(able) == 1:
             return [able[0].target]
-        if able[0].score is None:
-            self._least_busy(able)
-        elif not (request.routing and request.routing.order):
+        if able[0].score is not None and not (request.routing and request.routing.order):
             self._keep_or_explore(request, state, able)
         self._keep_warm(request, caller, able)
         return [each.target for each in able]
@@ -78,10 +78,14 @@ class Planner:
         now = self._clock()
         size = (len(request.body) // BYTES_PER_TOKEN).bit_length()
         tenant = (caller.organization_id, caller.project_id)  # prices may be their own
-        key = (request.model, size, request.max_output_tokens, tenant, caller.regions, _shape(request))
+        able_to = (type(request.task), *needed(request))
+        key = (request.model, size, request.max_output_tokens, tenant, caller.regions, able_to)
         kept = self._rankings.get(key)
         if kept is not None and kept[1] is state and now < kept[0]:
-            return list(kept[2])
+            judged = list(kept[2])
+            if judged and judged[0].score is None:
+                least_busy_first(judged, self.facts)  # by now
+            return judged
         judged = judge(request, caller, state, self.facts)
         if not request.ignored:  # what it reports of a request is part of the judgement
             self._rankings[key] = (now + RANKING_SECONDS, state, judged)
@@ -89,13 +93,8 @@ class Planner:
                 self._rankings.popitem(last=False)
         return list(judged)
 
-    def _least_busy(self, able: list[Judged]) -> None:
-        in_flight = self.facts.in_flight
-        able.sort(key=lambda each: in_flight.get(each.upstream.id, 0) if each.upstream.local else 0)
-
     def _keep_or_explore(self, request: Request, state: State, able: list[Judged]) -> None:
-        sort = (request.routing.sort if request.routing else "") or state.models[request.model].policy.sort
-        key = (request.model, sort)
+        key = (request.model, sort_of(request, state.models[request.model]))
         if self._draw() < EXPLORED:
             able.insert(0, able.pop(1 + int(self._draw() * (len(able) - 1))))
             return
@@ -144,20 +143,3 @@ def session(request: Request, caller: Caller) -> Session:
         if message.role is Role.USER:
             break
     return caller.project_id, request.model, hash(tuple(texts))
-
-
-def _shape(request: Request) -> tuple[object, ...]:
-    """What of a request its model must be able to do."""
-    task = request.task
-    conversation = task if isinstance(task, Conversation) else None
-    return (
-        type(task),
-        bool(conversation and conversation.tools),
-        bool(conversation and any(not _plain(message) for message in conversation.messages)),
-        request.response_format is not None,
-        request.reasoning is not None,
-    )
-
-
-def _plain(message: Message) -> bool:
-    return all(isinstance(part, Text) for part in message.parts)

@@ -14,9 +14,9 @@ from tokenworks.core.target import Target
 from tokenworks.core.usage import Usage
 from tokenworks.core.windows import PERIODS, epoch_at
 from tokenworks.gateway.admission.limits.base import Claim
+from tokenworks.gateway.metering.counting import BYTES_PER_TOKEN
 from tokenworks.snapshot.records import LimitRecord, ModelRecord, SpendRecord
 
-BYTES_PER_TOKEN = 4
 TEMPLATE_TOKENS = 64
 """What a model's chat template may add to a conversation at the most, beyond a token for every byte."""
 IMAGE_TOKENS = 4_096
