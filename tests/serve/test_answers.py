@@ -1,10 +1,12 @@
 """kill -9 of control and of the gateway while answers are made: what was told to be stored is there, what was not says
 so, what ran has failed, and nothing hangs."""
 
+import contextlib
 import http.client
 import json
 import os
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -102,12 +104,12 @@ def test_a_response_is_stored_or_says_that_it_is_not(server: Any, wait_until: An
     assert storing.stored() > 80
 
 
-def test_what_a_killed_gateway_ran_has_failed(server: Any, wait_until: Any) -> None:
+def test_what_a_killed_gateway_ran_has_failed(server: Any, tmp_path: Path, wait_until: Any) -> None:
     words = " ".join(["w"] * 300)
     body = {"model": "slow", "input": words, "background": True, "stream": False}
     _, response = server.call("POST", "/v1/responses", body)
     _, prediction = server.call("POST", "/v1/predictions", {"version": "tokenworks/slow", "input": {"prompt": words}})
-    wait_until(lambda: server.call("GET", f"/v1/predictions/{prediction['id']}")[1]["output"], "the first words")
+    wait_until(lambda: _saved(tmp_path / "data" / "control.db", prediction["id"])["output"], "the first saved words")
     assert server.call("GET", f"/v1/responses/{response['id']}")[1]["status"] == "in_progress"
     os.kill(server.processes()["gateway"], signal.SIGKILL)
 
@@ -129,6 +131,13 @@ def test_what_a_killed_gateway_ran_has_failed(server: Any, wait_until: Any) -> N
     connection.close()
     assert stream.count(b"event: output") == len(failed["output"])
     assert stream.strip().endswith(b'data: {"reason":"error"}')
+
+
+def _saved(database: Path, answer_id: str) -> Any:
+    """What control has of it: a gateway that lives shows what it has not saved yet, too."""
+    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        (body,) = connection.execute("SELECT body FROM answers WHERE id = ?", (answer_id,)).fetchone()
+    return json.loads(body)
 
 
 def test_what_runs_survives_control(server: Any, wait_until: Any) -> None:
