@@ -36,6 +36,10 @@ def test_the_ways_that_a_file_may_name_are_those_that_there_are() -> None:
         assert way(name).tell
 
 
+def test_the_quirks_that_a_file_may_name_are_those_that_there_are() -> None:
+    assert set(reader.QUIRKS) == quirks.KNOWN
+
+
 @pytest.mark.parametrize("name", sorted(PROVIDERS))
 def test_every_row_has_its_specimens(name: str) -> None:
     missing = WANTED - {path.name for path in (RECORDED / name).iterdir()}
@@ -46,7 +50,6 @@ def test_every_row_has_its_specimens(name: str) -> None:
 def test_every_row_is_sound(name: str) -> None:
     row = PROVIDERS[name]
     assert isinstance(Conversation([]), codec(row.protocols[0]).tasks), "the first protocol is the one for chat"
-    assert set(row.quirks) <= quirks.KNOWN
     assert set(row.capabilities or ()) <= CAPABILITIES
     assert set(row.missing) <= {"region", "resource", "project", "host"}
     assert all(re.fullmatch(r"env:[A-Z_:0-9]+", key) for key in row.api_keys)

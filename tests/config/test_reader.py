@@ -102,6 +102,8 @@ PROVIDER = '[providers.a]\nprotocol = "openai_chat"\nbase_url = "http://a"\n'
     ("text", "line", "said"),
     [
         ('[models.m]\nengine = "ecko"', 2, "nearest is 'echo'"),
+        (PROVIDER + 'quirks = ["no_echo", "continues_prefil"]', 4, "nearest is 'continues_prefill'; valid: closes_"),
+        (PROVIDER + 'quirks = "no_echo"', 4, "array"),
         ("[models.m]\ntargets = []", 2, "non-empty array"),
         (PROVIDER + '[models.m]\nengine = "echo"\ntargets = ["a/b"]', 5, "both targets and an engine"),
         (PROVIDER + '[models.m]\ntargets = ["a/b"]\nweights = "x"', 6, "needs an engine"),

@@ -51,6 +51,25 @@ LIMITS: dict[str, Check[Any]] = {field.name: values.seconds for field in fields(
 PRICE: dict[str, Check[Any]] = dict.fromkeys(STATED, values.price)
 WAYS = ("aws", "azure", "azure_deployments", "google", "google_messages", "header")
 """Of gateway/upstreams/providers; a test compares."""
+QUIRKS = (
+    "closes_after_stream",
+    "completion_logprobs_as_chat",
+    "continues_flagged",
+    "continues_marked",
+    "continues_prefill",
+    "forced_tools_by_schema",
+    "no_echo",
+    "no_min_tokens",
+    "no_prefill",
+    "no_suffix",
+    "reasoning_by_template",
+    "repeat_penalty",
+    "repeats_prefix",
+    "usage_in_text_chunk",
+    "usage_per_choice",
+)
+"""Of gateway/upstreams/quirks; a test compares."""
+_QUIRK = values.one_of(frozenset(QUIRKS), partial(choose, known=QUIRKS))
 FACTS: dict[str, Check[Any]] = {
     "context_length": values.tokens,
     "quantization": values.string,
@@ -61,7 +80,6 @@ PROVIDER: dict[str, Check[Any]] = {
     "base_url": values.url,
     "api_key": lambda value: (values.credential(value),),
     "auth": values.one_of(frozenset(WAYS), partial(choose, known=WAYS)),
-    "quirks": values.words,
     "region": values.string,
     "jurisdiction": values.string,
     "retention": values.duration,
@@ -186,6 +204,7 @@ class _Reader:
         tables: dict[str, Check[Any]] = {
             "protocol": lambda value: self._protocols((*path, "protocol"), value),
             "api_keys": lambda value: self._each((*path, "api_keys"), value, values.credential),
+            "quirks": lambda value: self._each((*path, "quirks"), value, _QUIRK),
             "settings": lambda value: self._options((*path, "settings"), value, values.string),
             "costs": lambda value: self._costs((*path, "costs"), value),
             "models": lambda value: self._facts((*path, "models"), value),

@@ -44,10 +44,11 @@ class Policy:
 @dataclass(frozen=True, slots=True)
 class Target:
     """`upstream` is an id in the snapshot; `model` is the name that upstream knows; `price` is what the caller pays,
-    `cost` what we pay."""
+    `cost` what we pay. `window` is how many tokens of a prompt and its answer it takes; None: nobody told."""
 
     upstream: str
     model: str
     limits: RouteLimits
     price: Tariff
     cost: Tariff = Tariff()
+    window: int | None = None

@@ -96,9 +96,9 @@ class Gateway:
         self._health = Health(self._snapshot, journal, Probe(self._upstreams), self._admission, metrics)
         standings = Standings()
         self._prober = Prober(standings, Probe(self._upstreams), lambda: self._snapshot.state)
-        self._pauses = None
+        self._pauses, keyring = None, self._upstreams.keyring
         if settings.limits != "memory":
-            self._pauses = SharedPauses(standings, settings.limits, settings.limits_timeout)
+            self._pauses = SharedPauses(standings, keyring, settings.limits, settings.limits_timeout)
         facts = Facts(self._upstreams.in_flight, standings)
         planner = Planner(facts)
         attempts = Attempts(self._upstreams, Meter(journal, metrics), standings, planner.answered)

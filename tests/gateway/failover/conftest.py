@@ -68,10 +68,20 @@ class Place:
     state: State
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
-    def model(self, *targets: str, policy: PolicyRecord = FORGETFUL, limits: LimitsRecord = LIMITS) -> str:
-        """The name of a new model with these targets ("upstream/fault") in their order."""
+    def model(
+        self,
+        *targets: str,
+        policy: PolicyRecord = FORGETFUL,
+        limits: LimitsRecord = LIMITS,
+        windows: tuple[int | None, ...] = (),
+    ) -> str:
+        """The name of a new model with these targets ("upstream/fault") in their order, and their context lengths."""
         name = f"model-{next(self.numbers)}"
-        records = tuple(TargetRecord(*target.split("/", 1)) for target in targets)
+        sizes = windows or (None,) * len(targets)
+        records = tuple(
+            TargetRecord(*target.split("/", 1), context_length=size)
+            for target, size in zip(targets, sizes, strict=True)
+        )
         model = ModelRecord(name, 1, records, limits, (PRICE,), policy=policy)
         models = {**self.state.models, name: model}
         self.state = changed(self.state, models=models)

@@ -3,11 +3,19 @@
 import asyncio
 from dataclasses import dataclass
 
-from tokenworks.core.errors import CallerError, Fault, TokenworksError, UpstreamOverloaded, UpstreamUnavailable
+from tokenworks.core.errors import (
+    CallerError,
+    ContextLengthExceeded,
+    Fault,
+    TokenworksError,
+    UpstreamOverloaded,
+    UpstreamUnavailable,
+)
 from tokenworks.core.target import Target
 from tokenworks.gateway.failover.budget import RetryBudget, back_off
 from tokenworks.gateway.failover.health import Health
 from tokenworks.gateway.failover.route import Route
+from tokenworks.gateway.failover.windows import TooLong, told
 
 LONGEST_WAIT = 5.0
 """Seconds for which a request is held back because all its upstreams want to be left alone."""
@@ -61,6 +69,7 @@ class Turns:
         self._error: TokenworksError | None = None
         self._lost: TokenworksError | None = None
         self._most = route.model.policy.breaker
+        self._too_long = TooLong()
 
     @property
     def remaining(self) -> float:
@@ -73,13 +82,30 @@ class Turns:
         self.errors.append(error)
         if error.provider is not None and not (error.fault in OF_KEYS and self._route.brought(target.upstream)):
             self._health.failed(target, error, type(self._route.asked.request.task), self._most)
-        if not isinstance(self._error, CallerError):
+        # Who is asked after a prompt was too long may have room for it: another time is what the caller should try.
+        outgrown = isinstance(self._error, ContextLengthExceeded)
+        if not isinstance(self._error, CallerError) or (
+            outgrown and (rule.again or error.fault is Fault.CONTEXT_LENGTH)
+        ):
             self._error = error
         self._over = self._over or not rule.elsewhere
         if error.fault is Fault.CONTEXT_LENGTH:
-            self._untried = [other for other in self._untried if other.model != target.model]
+            self._outgrown(target, error)
         if rule.again:
             self._again.append((target, error.retry_after or 0.0))
+
+    def _outgrown(self, target: Target, error: TokenworksError) -> None:
+        """Nobody is asked whose window is known to be too small, too, nor the same model again where nobody knows; who
+        is known to be large enough comes first."""
+        said = told(error.message)
+        too_long = self._too_long = TooLong(target.window or said.window, said.wanted).after(self._too_long)
+        fits = {id(other): too_long.fits(other.window) for other in self._route.targets}
+
+        def may(other: Target) -> bool:
+            return other.model != target.model if fits[id(other)] is None else bool(fits[id(other)])
+
+        self._untried = sorted(filter(may, self._untried), key=lambda other: not fits[id(other)])
+        self._again = [(other, asked) for other, asked in self._again if may(other)]
 
     def lost(self, error: TokenworksError, *, over: bool) -> None:
         """It broke in the middle of a stream: that is what the caller is told, unless somebody goes on with it."""
@@ -153,6 +179,9 @@ class Turns:
                 self._lost.message += f" Nobody else could go on with it: {self.errors[-1].message}"
             return self._lost
         if self._error is not None:
+            largest = max((each.window for each in self._route.targets if each.window), default=0)
+            if isinstance(self._error, ContextLengthExceeded) and largest and str(largest) not in self._error.message:
+                self._error.message += f" The largest context of '{self._route.model.name}' is {largest} tokens."
             return self._error
         target = self._route.targets[0]
         provider = self._route.upstreams[target.upstream].provider

@@ -78,7 +78,8 @@ def judge(request: Request, caller: Caller, state: State, facts: Facts) -> list[
         upstream = state.upstreams.get(record.upstream)
         if upstream is None:
             continue
-        target = Target(record.upstream, record.model, limits, price, record.cost)
+        window = record.context_length or (model.context_length if upstream.local else None)
+        target = Target(record.upstream, record.model, limits, price, record.cost, window)
         if forbidden := breach(policies, upstream) if policies else None:
             barred.append(Judged(target, upstream, forbidden, forbidden=True))
             continue

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tokenworks.core.errors import Fault, TokenworksError
 from tokenworks.snapshot.records import CredentialRecord, OwnKeysRecord, UpstreamRecord
@@ -16,7 +16,10 @@ log = logging.getLogger(__name__)
 
 
 class Keyring:
+    """`noted(key id, seconds)` is called when one begins to rest: other gateways may want to know."""
+
     def __init__(self, cluster_key: bytes) -> None:
+        self.noted: Callable[[str, float], None] = lambda key_id, seconds: None
         self._cluster_key = cluster_key
         self._opened: dict[bytes, str] = {}
         self._resting: dict[str, float] = {}
@@ -45,9 +48,17 @@ class Keyring:
         if error.fault not in REST_SECONDS:
             return False
         seconds = max(error.retry_after or 0.0, REST_SECONDS[error.fault])
-        self._resting[key.id] = time.monotonic() + seconds
+        self.rest(key.id, seconds)
+        self.noted(key.id, seconds)
         log.warning("key %s of %s rests for %.0f s: %s", key.id, upstream.provider, seconds, error.fault)
         return True
+
+    def rest(self, key_id: str, seconds: float) -> None:
+        """It was refused, here or on another gateway."""
+        now = time.monotonic()
+        if len(self._resting) >= MOST_OPENED:
+            self._resting = {each: until for each, until in self._resting.items() if until > now}
+        self._resting[key_id] = max(self._resting.get(key_id, 0.0), now + seconds)
 
     def rests(self, key_id: str) -> float:
         """Seconds for which a key is not used; 0 when it is."""
