@@ -6,14 +6,15 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.disasters import provider, reckon, rounds, visible_after
+from tests.disasters import ROUNDS as ROUNDS_OF_TEST
+from tests.disasters import fleet, reckon, rounds, visible_after
 
-ROUNDS = int(os.environ.get("TOKENWORKS_BENCH_ROUNDS", "50"))
+ROUNDS = int(os.environ.get("TOKENWORKS_BENCH_ROUNDS", ROUNDS_OF_TEST))
 
 
 def main() -> None:
     seed = random.randrange(10**6)
-    with tempfile.TemporaryDirectory(prefix="tw-losses-") as directory, provider(Path(directory)) as everything:
+    with tempfile.TemporaryDirectory(prefix="tw-losses-") as directory, fleet(Path(directory)) as everything:
         begun = time.monotonic()
         load = rounds(everything, ROUNDS, random.Random(seed))
         found = reckon(everything, load)
@@ -24,9 +25,13 @@ def main() -> None:
     print(f"{'answers that callers saw the end of':44}{found.answered:16,}")
     print(f"{'nano-dollars that they were told':44}{found.told:16,}")
     print(f"{'nano-dollars billed, cut answers included':44}{found.billed:16,}")
+    print(f"{'streams cut with their gateway':44}{found.cut:16,}")
+    print(f"{'tokens received of them':44}{found.cut_received:16,}")
+    print(f"{'tokens billed of them':44}{found.cut_paid:16,}")
     print(f"{'answers without a bill':44}{found.missing:16,}")
     print(f"{'answers billed twice':44}{found.doubled:16,}")
     print(f"{'bills that differ from what was told':44}{found.wrong:16,}")
+    print(f"{'bills that nobody asked for':44}{found.unasked:16,}")
     print(f"{'attempts that are still open':44}{found.open:16,}")
     print(f"{'differences of ledger and usage':44}{len(found.ledger):16,}")
     for line in found.ledger:

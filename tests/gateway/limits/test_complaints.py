@@ -187,8 +187,7 @@ def test_13_aborted_requests_leave_no_lease_and_no_stuck_key(valkey: Any) -> Non
     )
 
 
-ABORTED = 1_000
-"""10,000 in benchmarks/limits.py."""
+ABORTED = 10_000
 
 
 def test_24_no_overdraft_between_check_and_charge() -> None:

@@ -18,6 +18,8 @@ from tokenworks.gateway.admission.limits.memory import MemoryStore
 
 LEASE_SECONDS = 15.0
 PULSE_SECONDS = 1.0
+AGAIN_SECONDS = 0.05
+"""A store that went away is asked again so soon, then after twice the time, up to a pulse: most only restart."""
 RENEW_EVERY = 5
 """Pulses: the leases of running requests are renewed only so often."""
 MOST_OPEN_ENDS = 200_000
@@ -45,6 +47,7 @@ class StoreLink:
         self._seen: dict[str, tuple[int, float]] = {}
         """What plain buckets held when last read, and until when (monotonic)."""
         self._pulse: asyncio.Task[None] | None = None
+        self._went_away = asyncio.Event()
         self._confirming: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
@@ -157,19 +160,24 @@ class StoreLink:
     def _lost(self, why: str) -> None:
         if not self.away:
             log.warning("the limit store is away: %s", why)
+            self._went_away.set()
         self.away = why
 
     async def _beat(self) -> None:
-        beats = 0
+        beats, pause = 0, PULSE_SECONDS
         while True:
             ids = list(self._running) if beats % RENEW_EVERY == 0 else []
             try:
                 await self._meet(ids)
-                beats += 1
+                beats, pause = beats + 1, PULSE_SECONDS
             except Unavailable as error:
                 self._lost(error.message)
-                beats = 0
-            await asyncio.sleep(PULSE_SECONDS)
+                beats, pause = 0, min(2 * pause, PULSE_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._went_away.wait()
+                    self._went_away.clear()
+                    pause = AGAIN_SECONDS
 
     async def _meet(self, ids: list[str]) -> None:
         if self._share is not None:
