@@ -68,7 +68,7 @@ lock: ## pin every dependency again, with hashes
 	$(PYTHON) -m venv .venv/lock
 	.venv/lock/bin/pip install --quiet uv==0.13.9
 	$(COMPILE) pyproject.toml requirements-build.in -o requirements.lock
-	$(COMPILE) --extra dev --extra postgres pyproject.toml requirements-build.in -c requirements.lock -o requirements-dev.lock
+	$(COMPILE) --extra dev --extra postgres --extra optimize pyproject.toml requirements-build.in -c requirements.lock -o requirements-dev.lock
 	$(COMPILE) requirements-legacy.in -o requirements-legacy.lock
 
 clean: ## remove everything that make created

@@ -36,7 +36,7 @@ def usage_with(run: Run, at: dict[str, str], *options: str, attempts: int) -> An
     [
         [],
         *(["serve"], ["chat"], ["status"], ["usage"], ["models"], ["keys"]),
-        *(["models", "list"], ["models", "pull"], ["models", "rm"]),
+        *(["models", "list"], ["models", "pull"], ["models", "optimize"], ["models", "rm"]),
         *(["keys", "create"], ["keys", "list"], ["keys", "revoke"]),
     ],
     ids=" ".join,
@@ -195,6 +195,12 @@ def test_models_need_no_server(run: Run, tmp_path: Path) -> None:
 
     pulled = json.loads(run("models", "pull", f"file:{weights}", "--json", *cache).stdout)
     assert Path(pulled["path"]).read_bytes() == weights.read_bytes()
+    unknown = run("models", "optimize", f"file:{weights}", "--format", "Q3", *cache, code=2)
+    assert "--format Q3" in unknown.stderr and "Q4_0 or Q8_0" in unknown.stderr
+    assert "cannot be read as GGUF" in run("models", "optimize", f"file:{weights}", *cache, code=1).stderr
+    assert (
+        json.loads(run("models", "optimize", f"file:{weights}", "--undo", "--json", *cache).stdout)["freed_bytes"] == 0
+    )
     missing = run("models", "pull", "smollm2-135", *cache, code=1)
     assert "Did you mean 'smollm2-135m'" in one_line(missing.stderr)
     assert "nothing-here" in one_line(run("models", "rm", "nothing-here", *cache, code=1).stderr)

@@ -28,6 +28,9 @@ DataDir = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+CacheDir = Annotated[
+    Path, typer.Option("--cache-dir", envvar="TOKENWORKS_CACHE_DIR", help="Where weights are kept.", metavar="DIR")
+]
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 DEFAULT_DATA_DIR = Path(".data")

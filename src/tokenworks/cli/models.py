@@ -1,25 +1,22 @@
 """`tokenworks models`: the catalog, and the weights on this machine. Needs no server."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
-from tokenworks.cli import output
-from tokenworks.cli.connection import AsJson
+from tokenworks.cli import optimizing, output
+from tokenworks.cli.connection import AsJson, CacheDir
 from tokenworks.models import Cached, Entry, WeightsError, cached, fetch, load_catalog, remove
+from tokenworks.models.optimized import PREFIX
 from tokenworks.models.progress_bar import progress_bar
 from tokenworks.serve.settings import DEFAULT_CACHE_DIR
 
-models = typer.Typer(no_args_is_help=True, help="List, download and remove weights. Needs no server.")
-
-CacheDir = Annotated[
-    Path, typer.Option("--cache-dir", envvar="TOKENWORKS_CACHE_DIR", help="Where weights are kept.", metavar="DIR")
-]
+models = typer.Typer(no_args_is_help=True, help="List, download, optimize and remove weights. Needs no server.")
 
 
 def register(app: typer.Typer) -> None:
+    models.command(epilog=optimizing.EXAMPLE)(optimizing.optimize)
     app.add_typer(models, name="models")
 
 
@@ -29,10 +26,13 @@ def list_models(cache_dir: CacheDir = DEFAULT_CACHE_DIR, json: AsJson = False) -
     try:
         catalog = load_catalog()
         held = {item.source: item for item in cached(cache_dir)}
+        sources = {entry.source for entry in catalog.values()}
+        made = {source.removeprefix(PREFIX): held.pop(source) for source in list(held) if source.startswith(PREFIX)}
     except WeightsError as error:
         raise output.CommandFailed(str(error)) from error
-    rows = [_facts(entry, held.pop(entry.source, None)) for entry in catalog.values()]
-    rows += [_facts(Entry(name=item.names[0], source=item.source), item) for item in held.values()]
+    entries = [*catalog.values()]
+    entries += [Entry(name=item.names[0], source=source) for source, item in held.items() if source not in sources]
+    rows = [_facts(entry, held.get(entry.source), made.get(entry.source)) for entry in entries]
     if json:
         output.print_json(rows)
     else:
@@ -81,7 +81,7 @@ def rm(
         output.console.print(f"{name} is removed; {output.file_size(freed)} are free again.")
 
 
-def _facts(entry: Entry, held: Cached | None) -> dict[str, Any]:
+def _facts(entry: Entry, held: Cached | None, made: Cached | None) -> dict[str, Any]:
     return {
         "name": entry.name,
         "description": entry.description,
@@ -94,11 +94,13 @@ def _facts(entry: Entry, held: Cached | None) -> dict[str, Any]:
         "source": entry.source,
         "cached": held is not None,
         "path": str(held.path) if held else None,
+        "optimized": made.origin.format if made and made.origin else None,
     }
 
 
 def _row(model: dict[str, Any]) -> tuple[object, ...]:
     licence = f"{model['licence']} (to be accepted)" if model["gated"] else model["licence"]
-    here = Text("yes", style="green") if model["cached"] else Text("no", style="dim")
+    yes = f"yes, {model['optimized']}" if model["optimized"] else "yes"
+    here = Text(yes, style="green") if model["cached"] else Text("no", style="dim")
     size, context = output.file_size(model["size"]), model["context_length"] or "–"
     return Text(model["name"], style="bold"), model["parameters"], context, size, here, licence

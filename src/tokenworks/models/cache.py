@@ -21,6 +21,15 @@ from tokenworks.core.files import sync_directory, write_atomically
 from tokenworks.models.errors import CacheUnusable
 from tokenworks.models.writer import Written
 
+BLOBS = ("blobs", "sha256")
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """What a file that was made here was made of, see optimized.py."""
+
+    identity: str
+    format: str
+
 
 @dataclass(frozen=True)
 class Cached:
@@ -31,12 +40,14 @@ class Cached:
     path: Path
     size: int
     sha256: str
+    origin: Origin | None = None
 
 
-class _Record(msgspec.Struct, frozen=True):
+class _Record(msgspec.Struct, frozen=True, omit_defaults=True):
     sha256: str
     size: int
     names: list[str]
+    origin: Origin | None = None
 
 
 class _Index(msgspec.Struct, frozen=True):
@@ -57,7 +68,7 @@ class Cache:
         path = self._blob(record.sha256)
         if not path.is_file() or path.stat().st_size != record.size:
             return None
-        return Cached(source, tuple(record.names), path, record.size, record.sha256)
+        return Cached(source, tuple(record.names), path, record.size, record.sha256, record.origin)
 
     def pinned(self, source: str) -> str | None:
         """The digest of the first download, in force until the source is forgotten, also when its file is lost."""
@@ -80,20 +91,20 @@ class Cache:
                 return found.path
         return None
 
-    def place(self, written: Written, source: str, name: str) -> Path:
+    def place(self, written: Written, source: str, name: str, origin: Origin | None = None) -> Path:
         blob = self._blob(written.sha256)
         blob.parent.mkdir(parents=True, exist_ok=True)
         written.path.chmod(0o444)
         written.path.replace(blob)
         sync_directory(blob.parent)
-        self._record(source, name, written.sha256, written.size)
+        self._record(source, name, written.sha256, written.size, origin)
         shutil.rmtree(self.partial(source))
         return blob
 
     def name(self, cached: Cached, name: str) -> None:
         """Remember that `name` uses this file too."""
         if name not in cached.names:
-            self._record(cached.source, name, cached.sha256, cached.size)
+            self._record(cached.source, name, cached.sha256, cached.size, cached.origin)
 
     def forget(self, source: str) -> int:
         """Drop the source, and its file when no other source has the same. Returns the bytes freed."""
@@ -126,14 +137,14 @@ class Cache:
             yield
 
     def _blob(self, digest: str) -> Path:
-        return self._root / "blobs" / "sha256" / digest
+        return self._root.joinpath(*BLOBS, digest)
 
-    def _record(self, source: str, name: str, digest: str, size: int) -> None:
+    def _record(self, source: str, name: str, digest: str, size: int, origin: Origin | None = None) -> None:
         with self._lock("index"):
             records = self._records()
             before = records.get(source)
             names = {name, *(before.names if before else ())}
-            records[source] = _Record(digest, size, sorted(names))
+            records[source] = _Record(digest, size, sorted(names), origin)
             self._write(records)
             if before:
                 self._remove_unused(before.sha256, records)

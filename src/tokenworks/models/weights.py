@@ -11,6 +11,7 @@ from pathlib import Path
 from tokenworks.models.cache import Cache, Cached
 from tokenworks.models.catalog import Entry
 from tokenworks.models.errors import CacheUnusable, ChecksumMismatch, DiskFull, UnknownModel
+from tokenworks.models.optimized import PREFIX
 from tokenworks.models.progress import Progress, silent
 from tokenworks.models.sources import Source, parse
 from tokenworks.models.writer import Written, file_sha256, require_space
@@ -44,7 +45,7 @@ def remove(name: str, cache_dir: Path) -> int:
     cache = Cache(cache_dir)
     with _storage(cache_dir):
         known = cache.sources()
-        matches = [source for source, names in known.items() if name == source or name in names]
+        matches = [source for source, names in known.items() if name in (source, source.removeprefix(PREFIX), *names)]
         if not matches:
             raise UnknownModel(name, set().union(*known.values()), where=f"the cache {cache_dir}")
         return sum(cache.forget(source) for source in matches)
