@@ -305,9 +305,11 @@ def test_usage_is_cumulative_and_excludes_what_was_cached() -> None:
 
 def test_a_stream_without_its_end_has_no_finish() -> None:
     stream = written([TextDelta("x"), Finished(FinishReason.STOP)])
-    cut = stream[: stream.index(b"event: message_stop")]
+    cut = stream[: stream.index(b"event: message_delta")]
     reader = MESSAGES.stream_reader()
     assert not any(isinstance(event, Finished) for event in reader.feed(cut) + reader.close())
+    reader = MESSAGES.stream_reader()
+    assert sum(isinstance(event, Finished) for event in reader.feed(stream) + reader.close()) == 1
 
 
 def test_garbage_is_an_upstreams_error() -> None:
@@ -347,7 +349,8 @@ def test_a_relay_puts_every_event_into_the_dress_that_clients_read() -> None:
 def test_a_relay_never_passes_a_cut_or_a_failure_off_as_complete() -> None:
     stream = written([TextDelta("x"), Finished(FinishReason.STOP)])
     with pytest.raises(UpstreamBroken):
-        relayed(stream[: stream.index(b"event: message_stop")])
+        relayed(stream[: stream.index(b"event: message_delta")])
+    assert relayed(stream[: stream.index(b"event: message_stop")])[1].startswith(b"event: message_stop\n")
     failure = b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}\n\n'
     with pytest.raises(UpstreamOverloaded):
         relayed(stream[: stream.index(b"event: message_delta")] + failure)

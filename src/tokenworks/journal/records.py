@@ -77,7 +77,8 @@ class Settled(msgspec.Struct, tag="settled", frozen=True, omit_defaults=True):
     """The attempt is over, exactly once.
 
     `outcome`: completed | cancelled (the caller left) | failed | overtaken (another attempt at the same request
-    answered first) | lost (settled at a restart). `first_token_ns` and `duration_ns` count from `Opened`.
+    answered first) | lost (settled at a restart). A completed one with an `error` lost its upstream so, once the answer
+    was whole. `first_token_ns` and `duration_ns` count from `Opened`.
     `estimated` says that the upstream reported no usage and we counted.
 
     Money is nano-dollars. `usage` is what the caller is billed for and `charge` what that costs them: nothing, for an

@@ -117,6 +117,16 @@ class Ending(Protocol):
     def end(self, usage: Usage, reason: str) -> bytes: ...
 
 
+@runtime_checkable
+class Concluding(Protocol):
+    """A relay whose answer is whole although its upstream was lost before the last bytes: every finish was told."""
+
+    def conclude(self, usage: Usage, note: str) -> bytes:
+        """The caller's last bytes. `usage` is told where the upstream did not; `note` says what happened, as a comment
+        in a protocol that has them."""
+        ...
+
+
 def bearer(credential: str) -> dict[str, str]:
     """The headers by which most protocols tell a key."""
     return {"authorization": f"Bearer {credential}"}

@@ -73,6 +73,8 @@ class ChunkRelay(ABC):
         self.observation = observation
         self._include_usage = request.include_usage
         self._splitter = Splitter()
+        self._chunk = b""
+        """The last one that the caller got."""
 
     @abstractmethod
     def _see(self, data: bytes) -> bool:
@@ -96,6 +98,14 @@ class ChunkRelay(ABC):
         require_finish(self.observation)
         return tail + self.terminator
 
+    def conclude(self, usage: Usage, note: str) -> bytes:
+        untold = self._include_usage and self.observation.usage is None
+        return b": " + note.encode() + b"\n\n" + (self._report(usage) if untold else b"") + self.terminator
+
+    def _report(self, usage: Usage) -> bytes:
+        """The chunk that tells usage, where the protocol has one of its own."""
+        return b""
+
     def whole(self, body: bytes) -> bytes:
         try:
             self._see_whole(body)
@@ -108,6 +118,7 @@ class ChunkRelay(ABC):
         data = payload(block)
         if data is None or not self._see(data):
             return b""
+        self._chunk = data
         if len(data) + 6 == len(block):
             return block + b"\n\n"
         return b"data: " + data.replace(b"\n", b" ") + b"\n\n"

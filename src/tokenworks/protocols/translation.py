@@ -96,6 +96,9 @@ class Translation:
         tail = [self.writer.feed(event) for event in ending + self._timing()]
         return comment + b"".join(tail) + self.writer.close()
 
+    def conclude(self, usage: Usage, note: str) -> bytes:
+        return self.end(usage, note)
+
     def whole(self, body: bytes) -> bytes:
         try:
             events = self._upstream.read_response(body)

@@ -66,6 +66,8 @@ def of_answer(exchange: Exchange, answerer: Answerer | None = None) -> list[Head
         headers.append((b"x-tokenworks-limits", b"degraded"))
     if exchange.ended:
         headers.append((b"x-tokenworks-ended", exchange.ended.encode("ascii", "replace")))
+    if lost := exchange.notes.get("lost"):
+        headers.append((b"x-tokenworks-lost", lost.encode()))
     headers += exchange.cached
     if exchange.charge is not None:
         headers.append((b"x-tokenworks-cost-nano-usd", b"%d" % exchange.charge))

@@ -223,7 +223,11 @@ class _Run:
             if self._delivery.written:
                 self._lost(one, error)
             raise
-        self._parts.health.answered(one.target, one.first_token)
+        if one.lost is not None:
+            one.lost.provider = one.lost.provider or one.attempt.provider
+            self._turns.noted(one.target, one.lost)
+        else:
+            self._parts.health.answered(one.target, one.first_token)
         return rest
 
     def _learn(self, one: Try, settled: Settled) -> None:
@@ -232,7 +236,7 @@ class _Run:
 
     async def _settled(self, one: Try) -> Settled:
         try:
-            settled = one.attempt.complete()
+            settled = one.attempt.complete(one.lost)
             await self._parts.meter.journal.commit()
             await self._route.hold.settle()
         except BaseException as error:

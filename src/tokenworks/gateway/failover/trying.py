@@ -4,15 +4,16 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 
-from tokenworks.core.errors import InternalError, TokenworksError
+from tokenworks.core.errors import InternalError, TokenworksError, UpstreamError
 from tokenworks.core.target import Target
 from tokenworks.gateway.edge.delivery import Delivery
 from tokenworks.gateway.edge.headers import Answerer
 from tokenworks.gateway.metering.attempt import Attempt
 from tokenworks.gateway.upstreams.http import Answer
 from tokenworks.gateway.upstreams.prepare import Prepared
+from tokenworks.gateway.upstreams.quirks import choices
 from tokenworks.gateway.upstreams.watchdog import Watchdog
-from tokenworks.protocols.base import Ending
+from tokenworks.protocols.base import Concluding, Ending
 from tokenworks.protocols.cost import in_stream
 from tokenworks.protocols.translation import Translation
 
@@ -44,6 +45,10 @@ class Try:
         self.resumes = resumes
         """It was told what was said, and goes on from there."""
         self.overtaken = False
+        self.lost: UpstreamError | None = None
+        """How the upstream was lost once every choice had its finish: the answer is whole, only its end is ours."""
+        self._over = False
+        """Every choice has its finish, and that was passed on."""
         self._dog = dog
         self._call: AbstractAsyncContextManager[Answer] | None = None
         self._chunks: AsyncIterator[bytes] | None = None
@@ -78,8 +83,7 @@ class Try:
         """Pass on what came and comes; the last bytes are returned, to be sent once the attempt is settled."""
         try:
             if self._chunks is not None:
-                with self._dog:
-                    await self._stream(delivery, self._chunks)
+                await self._watched(delivery, self._chunks)
             await self._close(None)
         except BaseException as error:  # noqa: BLE001 - raised again, as what it stands for
             raise await self.abandon(error) from None
@@ -106,17 +110,33 @@ class Try:
         settle(self.attempt, Overtaken() if self.overtaken else told)
         return told
 
+    async def _watched(self, delivery: Delivery, chunks: AsyncIterator[bytes]) -> None:
+        try:
+            with self._dog:
+                await self._stream(delivery, chunks)
+        except BaseException as error:  # noqa: BLE001 - raised again, unless all was said
+            lost, relay = await self._close(error) or error, self.prepared.relay
+            if not (self._over and isinstance(lost, UpstreamError) and isinstance(relay, Concluding)):
+                raise lost from None
+            self.lost, counted = lost, "" if self.attempt.observation.usage else ", and its usage is our own count"
+            await self.attempt.count_prompt()
+            note = f"the upstream was lost after its last word ({lost.code}): the answer is whole{counted}"
+            self._end = relay.conclude(self.attempt.usage, note)
+            delivery.exchange.notes["lost"] = lost.code
+
     async def _stream(self, delivery: Delivery, chunks: AsyncIterator[bytes]) -> None:
         fold = self.prepared.fold
         if fold is None:
             delivery.relayed_by(self.prepared.relay)
             if self._ready:
                 await self._pass_on(delivery, b"".join(self._ready))
+        self._note_finish()
         async for chunk in chunks:
             out = self._take(chunk)
             self._progressed()
             if out:
                 await self._pass_on(delivery, out)
+            self._note_finish()
         relay, guard = self.prepared.relay, self.attempt.guard
         if guard is not None and guard.ended and isinstance(relay, Ending):
             delivery.exchange.ended = guard.ended
@@ -140,6 +160,11 @@ class Try:
 
     def _charge(self) -> int:
         return self.attempt.charge
+
+    def _note_finish(self) -> None:
+        finished = self.attempt.observation.finish_reasons
+        if finished and len(finished) >= choices(self.attempt.asked.request):
+            self._over = True
 
     def _progressed(self) -> bool:
         deltas = self.attempt.observation.deltas

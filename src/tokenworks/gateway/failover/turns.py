@@ -80,8 +80,7 @@ class Turns:
         """An attempt on `target` has failed."""
         rule = RULES[error.fault]
         self.errors.append(error)
-        if error.provider is not None and not (error.fault in OF_KEYS and self._route.brought(target.upstream)):
-            self._health.failed(target, error, type(self._route.asked.request.task), self._most)
+        self.noted(target, error)
         # Who is asked after a prompt was too long may have room for it: another time is what the caller should try.
         outgrown = isinstance(self._error, ContextLengthExceeded)
         if not isinstance(self._error, CallerError) or (
@@ -93,6 +92,11 @@ class Turns:
             self._outgrown(target, error)
         if rule.again:
             self._again.append((target, error.retry_after or 0.0))
+
+    def noted(self, target: Target, error: TokenworksError) -> None:
+        """What it says of the target's health, however it matters to this request."""
+        if error.provider is not None and not (error.fault in OF_KEYS and self._route.brought(target.upstream)):
+            self._health.failed(target, error, type(self._route.asked.request.task), self._most)
 
     def _outgrown(self, target: Target, error: TokenworksError) -> None:
         """Nobody is asked whose window is known to be too small, too, nor the same model again where nobody knows; who

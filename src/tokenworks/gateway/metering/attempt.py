@@ -234,9 +234,10 @@ class Attempt:
             self._meter.journal.append(record)
             self._meter.journal.flush()
 
-    def complete(self) -> Settled:
-        reasons = self.observation.finish_reasons
-        return self._settle("completed", self.usage, finish_reason=reasons.get(0, "stop"))
+    def complete(self, lost: TokenworksError | None = None) -> Settled:
+        """`lost`: how its upstream was lost once the answer was whole."""
+        reasons, code = self.observation.finish_reasons, "" if lost is None else lost.code
+        return self._settle("completed", self.usage, finish_reason=reasons.get(0, "stop"), error=code)
 
     def repeat(self, finish_reason: str) -> Settled:
         """It is answered by what was answered before."""

@@ -1,5 +1,6 @@
 """Streams of Messages, read and passed on. Every event names its type twice, in `event:` and in its data; without the
-first the official client sees nothing. `message_stop` ends an answer: what ends without it was cut."""
+first the official client sees nothing. `message_delta` tells why an answer is over and what it took: what ends without
+one was cut."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -33,6 +34,7 @@ T = TypeVar("T")
 
 _EVENT = msgspec.json.Decoder(wire.StreamEvent)
 _PASSING = msgspec.json.Decoder(wire.PassingEvent)
+_STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 _OUTPUT = frozenset({"text_delta", "thinking_delta", "input_json_delta"})
 
 
@@ -66,8 +68,8 @@ class StreamReader(ChunkReader):
                 return begun
             case "message_delta":
                 return self._finished(event)
-            case "message_stop":
-                return [self._finish or Finished(FinishReason.STOP)]
+            case "message_stop" if self._finish is None:
+                return [Finished(FinishReason.STOP)]
             case "error":
                 return [Failed(read_stream_error(event.error))]
             case _:
@@ -103,10 +105,12 @@ class StreamReader(ChunkReader):
         return [ToolCallDelta(self._calls - 1, bytes(block.input).decode() or "{}")]
 
     def _finished(self, event: wire.StreamEvent) -> list[Event]:
-        if event.delta is not None and event.delta.stop_reason is not None:
-            self._finish = read_finish(event.delta.stop_reason, event.delta.stop_sequence)
         self._count(event.usage)
-        return [] if self._counted is None else [UsageReport(self._counted)]
+        events: list[Event] = [] if self._counted is None else [UsageReport(self._counted)]
+        if event.delta is not None and event.delta.stop_reason is not None and self._finish is None:
+            self._finish = read_finish(event.delta.stop_reason, event.delta.stop_sequence)
+            events.append(self._finish)
+        return events
 
     def _count(self, usage: wire.UsageBody | None) -> None:
         if usage is not None:
@@ -124,8 +128,7 @@ class Passthrough:
         self.observation = observation
         self._splitter = Splitter()
         self._counted: Usage | None = None
-        self._reason = FinishReason.STOP
-        self._terminal = b""
+        self._terminal = _STOP
 
     def feed(self, chunk: bytes) -> bytes:
         try:
@@ -140,6 +143,9 @@ class Passthrough:
             raise UpstreamBroken(f"The upstream's stream was cut: {error}") from error
         require_finish(self.observation)
         return tail + self._terminal
+
+    def conclude(self, usage: Usage, note: str) -> bytes:
+        return b": " + note.encode() + b"\n\n" + self._terminal
 
     def whole(self, body: bytes) -> bytes:
         try:
@@ -184,11 +190,11 @@ class Passthrough:
                     seen.answered_at(event.message.usage.service_tier)
             case "message_delta":
                 if event.delta is not None and event.delta.stop_reason is not None:
-                    self._reason = read_finish(event.delta.stop_reason, None).reason
+                    seen.finish_reasons[0] = read_finish(event.delta.stop_reason, None).reason
                 if event.usage is not None:
                     seen.usage = self._counted = read_usage(event.usage, self._counted)
             case "message_stop":
-                seen.finish_reasons[0] = self._reason
+                seen.finish_reasons.setdefault(0, FinishReason.STOP)
             case "error":
                 raise read_stream_error(event.error)
 

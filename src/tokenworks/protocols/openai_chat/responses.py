@@ -21,6 +21,7 @@ from tokenworks.core.usage import Usage
 from tokenworks.protocols.openai_chat import types as wire
 
 _DECODER = msgspec.json.Decoder(wire.Answer)
+_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ENCODE = msgspec.json.Encoder().encode
 
 DEFAULT_TIER = "default"
@@ -71,6 +72,12 @@ def disjoint(prompt: int, cached: int | None, written: int | None) -> tuple[int,
     read = min(cached or 0, prompt)
     wrote = min(written or 0, prompt - read)
     return prompt - read - wrote, read, wrote
+
+
+def usage_chunk(chunk: bytes, usage: Usage) -> bytes:
+    """The last chunk of a stream, of which `chunk` is another."""
+    last = {**_MEMBERS.decode(chunk), "choices": [], "usage": encode_usage(usage)}
+    return b"data: " + _ENCODE(last) + b"\n\n"
 
 
 def encode_usage(usage: Usage) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from tokenworks.protocols.openai_chat.responses import (
     finish_reason,
     read_choice,
     read_usage,
+    usage_chunk,
 )
 from tokenworks.protocols.validation import present
 
@@ -129,6 +130,9 @@ class Passthrough(ChunkRelay):
             raise read_stream_error(bytes(answer.error))
         self._note(answer)
         return bool(answer.choices) or answer.usage is None or self._include_usage
+
+    def _report(self, usage: Usage) -> bytes:
+        return usage_chunk(self._chunk, usage)
 
     def _see_whole(self, body: bytes) -> None:
         answer = decode_answer(body)

@@ -20,6 +20,7 @@ from tokenworks.core.events import (
     ToolCallDelta,
 )
 from tokenworks.core.request import Request
+from tokenworks.core.usage import Usage
 from tokenworks.protocols.base import Observation
 from tokenworks.protocols.chunks import ChunkReader, payload
 from tokenworks.protocols.openai_responses import types as wire
@@ -239,6 +240,9 @@ class Passthrough:
             raise UpstreamBroken(f"The upstream's stream was cut: {error}") from error
         require_finish(self.observation)
         return tail + self._terminal
+
+    def conclude(self, usage: Usage, note: str) -> bytes:
+        return self._terminal
 
     def whole(self, body: bytes) -> bytes:
         try:

@@ -6,6 +6,7 @@ import msgspec
 
 from tokenworks.core.events import Event, Failed, Finished, ReasoningDelta, Started, TextDelta
 from tokenworks.core.request import Request
+from tokenworks.core.usage import Usage
 from tokenworks.protocols.base import Observation
 from tokenworks.protocols.chunks import ChunkReader, ChunkRelay, payload
 from tokenworks.protocols.tgi import types as wire
@@ -100,6 +101,9 @@ class Passthrough(ChunkRelay):
 
     def close(self) -> bytes:
         return super().close() + self._last
+
+    def conclude(self, usage: Usage, note: str) -> bytes:
+        return self._last
 
     def _forward(self, block: bytes) -> bytes:
         data = payload(block)
