@@ -62,7 +62,7 @@ def test_the_commands_of_the_page_hold_a_replica_to_the_policy(run: Run, echo_se
     assert proven(f"{project}: region=eu-west, jurisdiction=EU, retention=0, trains=false")
     assert ask(input="Hi").json()["error"]["code"] == "residency_denied"
     assert ask(input="Hi", store=False).status_code == 200
-    assert "This installation itself is in eu-west" in run("residency", "set", "--region", "us", key=owner, code=1)
+    assert "the sink 'database' is in eu-west" in run("residency", "set", "--region", "us", key=owner, code=1)
     assert "no residency policy" in run(*filled[2], key=owner)
     assert proven(None)
     assert "no residency policy" in run("residency", "show", key=owner, code=1)

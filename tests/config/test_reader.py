@@ -91,7 +91,7 @@ price = {input = 0.0000000001, output = "1"}
         "write at most 9 decimal places",
         "t.toml:11: models.assistant.price.output must be a number of USD, not a string; write it without quotes",
         't.toml:13: models.nobody has nobody to answer it; add targets = ["provider/model"] or an engine',
-        "t.toml:14: unknown key serv; nearest is 'serve'; valid: installation, models, providers, serve",
+        "t.toml:14: unknown key serv; nearest is 'serve'; valid: installation, models, providers, serve, sinks",
     ]
 
 
@@ -127,7 +127,7 @@ PROVIDER = '[providers.a]\nprotocol = "openai_chat"\nbase_url = "http://a"\n'
         ("models = 3", 1, "must hold tables"),
         ("models.m = 3", 1, "must be a table"),
         ("[providers]\na = 3", 2, "must be a table"),
-        ('[providers."a/b"]\nprotocol = "openai_chat"\nbase_url = "http://a"', 1, "is no provider name"),
+        ('[providers."a/b"]\nprotocol = "openai_chat"\nbase_url = "http://a"', 1, "is no name for it"),
         ('[serve]\nport = "80"', 2, "0 to 65535"),
         ("[serve]\nmodel = [3]", 2, "must be a string"),
         ("[serve]\nmodel = 3", 2, "array of names"),

@@ -134,11 +134,21 @@ class ControlProcess:
 
     def published(self) -> State:
         """What the first frame tells that a gateway gets."""
+        with self.frames() as frames:
+            return State().apply(next(frames))
+
+    @contextlib.contextmanager
+    def frames(self) -> Iterator[Iterator[Frame]]:
+        """All that a gateway is told, as it comes."""
         with contextlib.closing(_UnixConnection(str(self.socket))) as connection:
             connection.request("GET", "/internal/v1/snapshot", headers={"authorization": f"Bearer {self.token}"})
             with connection.getresponse() as stream:
-                (length,) = struct.unpack("<I", stream.read(4))
-                return State().apply(msgspec.msgpack.decode(stream.read(length), type=Frame))
+
+                def read() -> Frame:
+                    (length,) = struct.unpack("<I", stream.read(4))
+                    return msgspec.msgpack.decode(stream.read(length), type=Frame)
+
+                yield iter(read, None)
 
     def charge(self, request_id: str, organization_id: str, charge: int, **fields: Any) -> None:
         """One attempt that ended, as a gateway tells of it. `fields` of its records go before what is made up."""

@@ -13,7 +13,8 @@ from tokenworks.gateway.pipeline import Pipeline
 from tokenworks.gateway.routing.plan import Facts
 from tokenworks.gateway.routing.planner import Planner
 from tokenworks.protocols import codec
-from tokenworks.snapshot.records import ResidencyRecord
+from tokenworks.snapshot.records import ResidencyRecord, SinkRecord
+from tokenworks.snapshot.residency import OWN
 from tokenworks.snapshot.state import State
 
 BODY = b'{"model": "m", "messages": [{"role": "user", "content": "Hi"}]}'
@@ -24,11 +25,12 @@ class Keys:
         return Caller("key", "project", "organization")
 
 
-@pytest.mark.parametrize("unstorable, status", [("is in an unknown region", 403), ("", 404)])
-def test_a_line_is_held_to_the_policy_of_now(unstorable: str, status: int) -> None:
+@pytest.mark.parametrize("region, status", [("", 403), ("eu", 404)])
+def test_a_line_is_held_to_the_policy_of_now(region: str, status: int) -> None:
     """Where it may be stored the line is planned, and there is no such model."""
-    policy = ResidencyRecord("organization", regions=("eu",), unstorable=unstorable)
-    snapshot: Any = SimpleNamespace(state=State(residency={policy.id: policy}))
+    policy = ResidencyRecord("organization", regions=("eu",))
+    sinks = {name: SinkRecord(name, region) for name in OWN}
+    snapshot: Any = SimpleNamespace(state=State(residency={policy.id: policy}, sinks=sinks))
     nothing: Any = SimpleNamespace()
     planner = Planner(Facts())
     pipeline = Pipeline(snapshot, nothing, nothing, planner, nothing, nothing)

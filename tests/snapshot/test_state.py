@@ -16,6 +16,7 @@ from tokenworks.snapshot.records import (
     ModelRecord,
     OwnKeysRecord,
     ResidencyRecord,
+    SinkRecord,
     TargetRecord,
     UpstreamRecord,
 )
@@ -57,11 +58,13 @@ _limits = st.lists(
     ),
     max_size=6,
 )
+_sinks = st.lists(st.builds(SinkRecord, _name, st.sampled_from(["", "eu"]), retention=st.none() | st.just(0)))
 _residency = st.lists(st.builds(ResidencyRecord, _name, st.none() | st.just(("eu",)), no_training=st.booleans()))
 _state = st.builds(
-    lambda keys, models, upstreams, limits, own, residency: replace(
+    lambda keys, models, upstreams, limits, own, residency, sinks: replace(
         State.of(keys=keys, models=models, upstreams=upstreams, limits=limits, own_keys=own),
         residency={policy.id: policy for policy in residency},
+        sinks={sink.name: sink for sink in sinks},
     ),
     _keys,
     _models,
@@ -69,6 +72,7 @@ _state = st.builds(
     _limits,
     _own_keys,
     _residency,
+    _sinks,
 )
 
 

@@ -25,8 +25,10 @@ def test_control_is_away_and_comes_back(
 
 
 def test_it_tells_again_and_again(start: Callable[..., Any], control: Any, key: Path, wait_until: Any) -> None:
-    start(*ECHO, control=control, key=key)
+    start(*ECHO, "--region", "eu-west", "--retention", "0", "--trains", "no", control=control, key=key)
     wait_until(lambda: [beat["state"] for beat in control.beats].count("ready") >= 3)
+    stated = {name: control.beats[-1].get(name) for name in ("region", "jurisdiction", "retention", "trains")}
+    assert stated == {"region": "eu-west", "jurisdiction": None, "retention": 0, "trains": False}
 
 
 def test_a_failing_start_is_told_and_tried_again(

@@ -47,6 +47,8 @@ def test_tcp_needs_the_cluster_key_and_keeps_it_secret(key: Path, token: str) ->
         ([*BASE, "--engine-listen", "ftp://x"], "--engine-listen"),
         ([*BASE[:-1], "unix:/a.sock|/prefix"], "without a path"),
         ([*BASE, "--log-level", "loud"], "--log-level loud"),
+        ([*BASE, "--retention", "-1"], "--retention -1"),
+        ([*BASE, "--trains", "maybe"], "--trains maybe"),
     ],
 )
 def test_what_is_wrong_is_named(arguments: list[str], named: str) -> None:

@@ -11,7 +11,7 @@ from tokenworks.config import values
 from tokenworks.config.positions import Path as KeyPath
 from tokenworks.config.positions import key_lines
 from tokenworks.config.problems import ConfigError, Problem, choose
-from tokenworks.config.records import Configuration, Installation, ModelConfig, ModelFacts, ProviderConfig
+from tokenworks.config.records import Configuration, ModelConfig, ModelFacts, ProviderConfig, Stated
 from tokenworks.config.values import Bad, Check
 from tokenworks.core.price import STATED, unclear
 from tokenworks.core.routing import SORTS
@@ -29,7 +29,7 @@ SERVE: dict[str, Check[Any]] = {
     "json": values.flag,
     "verbose": values.flag,
 }
-INSTALLATION: dict[str, Check[Any]] = {
+LABELS: dict[str, Check[Any]] = {
     "region": values.string,
     "jurisdiction": values.string,
     "retention": values.duration,
@@ -76,7 +76,7 @@ FACTS: dict[str, Check[Any]] = {
     "capabilities": values.words,
 }
 PROVIDER: dict[str, Check[Any]] = {
-    "like": values.provider_name,
+    "like": values.plain_name,
     "base_url": values.url,
     "api_key": lambda value: (values.credential(value),),
     "auth": values.one_of(frozenset(WAYS), partial(choose, known=WAYS)),
@@ -178,7 +178,7 @@ class _Reader:
         self._engine = values.string if engines is None else values.one_of(engines, partial(choose, known=engines))
 
     def configuration(self, document: dict[str, Any]) -> Configuration:
-        self._refuse_unknown((), document, ("providers", "models", "serve", "installation"))
+        self._refuse_unknown((), document, ("providers", "models", "serve", "installation", "sinks"))
         named = self._tables(document, "providers")
         providers = self.providers(document)
         models = {name: self._model(name, table, named) for name, table in self._tables(document, "models").items()}
@@ -191,8 +191,13 @@ class _Reader:
         for name in named:
             self._check_filled(providers[name], ("providers", name))
         options = self._keys(("serve",), document.get("serve", {}), SERVE)
-        labels = self._keys(("installation",), document.get("installation", {}), INSTALLATION)
-        return Configuration(providers, models, options, Installation(**labels))
+        labels = self._keys(("installation",), document.get("installation", {}), LABELS)
+        sinks = {name: self._sink(name, table) for name, table in self._tables(document, "sinks").items()}
+        return Configuration(providers, models, options, Stated(**labels), sinks)
+
+    def _sink(self, name: str, table: Any) -> Stated:
+        self._check(("sinks", name), values.plain_name, name)
+        return Stated(**self._keys(("sinks", name), table, LABELS))
 
     def providers(self, document: dict[str, Any]) -> dict[str, ProviderConfig]:
         """With the placeholders of their URLs as they stand there."""
@@ -200,7 +205,7 @@ class _Reader:
 
     def _provider(self, name: str, table: Any) -> ProviderConfig:
         path = ("providers", name)
-        self._check((*path,), values.provider_name, name)
+        self._check((*path,), values.plain_name, name)
         tables: dict[str, Check[Any]] = {
             "protocol": lambda value: self._protocols((*path, "protocol"), value),
             "api_keys": lambda value: self._each((*path, "api_keys"), value, values.credential),

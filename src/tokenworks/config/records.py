@@ -77,10 +77,10 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Installation:
-    """`[installation]`: what the operator states of its own database, objects, journals, logs and replicas.
-
-    The labels are those of snapshot.records.UpstreamRecord; `retention` is that of the replicas."""
+class Stated:
+    """`[installation]` and `[sinks.NAME]`: what the operator states of all that is its own, and of one of them or of
+    somebody else who is told of requests. The labels are those of snapshot.records.UpstreamRecord; the installation's
+    `retention` is that of its replicas."""
 
     region: str = ""
     jurisdiction: str = ""
@@ -95,4 +95,5 @@ class Configuration:
     providers: dict[str, ProviderConfig] = field(default_factory=dict)
     models: dict[str, ModelConfig] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
-    installation: Installation = Installation()
+    installation: Stated = Stated()
+    sinks: dict[str, Stated] = field(default_factory=dict)

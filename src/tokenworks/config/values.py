@@ -84,9 +84,9 @@ def model_name(value: Any) -> str:
     return name
 
 
-def provider_name(value: Any) -> str:
+def plain_name(value: Any) -> str:
     if not NAME.fullmatch(string(value)):
-        raise Bad(f"{value!r} is no provider name; use letters, digits, '.', '_' and '-'")
+        raise Bad(f"{value!r} is no name for it; use letters, digits, '.', '_' and '-'")
     return str(value)
 
 

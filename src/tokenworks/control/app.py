@@ -20,7 +20,6 @@ from starlette.types import ASGIApp
 from tokenworks import __version__
 from tokenworks.config import ConfigError, Configuration, load
 from tokenworks.config.catalog import known_providers
-from tokenworks.config.records import Installation
 from tokenworks.control import errors, internal, settings
 from tokenworks.control.admin import receipts, routes
 from tokenworks.control.answers import router as answers_router
@@ -47,7 +46,7 @@ from tokenworks.control.objects.store import ObjectStore
 from tokenworks.control.offers import Offer, costs, endpoints, offers
 from tokenworks.control.pricing import book
 from tokenworks.control.publishing import Announcer
-from tokenworks.control.residency import misplaced, unanswerable
+from tokenworks.control.residency import misplaced, sinks, unanswerable
 from tokenworks.control.services import Services
 from tokenworks.control.settings import Settings
 from tokenworks.control.startup import StartupError
@@ -68,7 +67,7 @@ from tokenworks.core.clock import Clock, SystemClock
 from tokenworks.models import WeightsError, load_catalog
 from tokenworks.protocols import PROTOCOLS
 from tokenworks.snapshot.publisher import Publisher
-from tokenworks.snapshot.records import UpstreamRecord
+from tokenworks.snapshot.records import ResidencyRecord, UpstreamRecord
 from tokenworks.snapshot.sealing import ensure_cluster_key, internal_token
 from tokenworks.telemetry import logs
 
@@ -105,7 +104,7 @@ async def _run(chosen: Settings, listener: socket.socket) -> None:
     database = Database(chosen.database or sqlite_url(chosen.data_dir / "control.db"))
     try:
         leadership = await _in_charge(database)
-        services = await _prepare(chosen, database, cluster_key, offered, upstreams, paid, configuration.installation)
+        services = await _prepare(chosen, database, cluster_key, offered, upstreams, paid, configuration)
         guarded = Guard(application(services), database, internal_token(cluster_key), services.clock)
         server = _Server(guarded, services.publisher)
         async with leadership.held(server.stop), _running(services, Upkeep(database, services.clock, chosen.terms)):
@@ -159,7 +158,7 @@ async def _prepare(
     offered: dict[str, Offer],
     upstreams: list[UpstreamRecord],
     paid: dict[str, dict[str, int]],
-    installation: Installation,
+    configuration: Configuration,
 ) -> Services:
     """The database at its newest schema, and everything that it says published."""
     clock: Clock = SystemClock()
@@ -179,7 +178,7 @@ async def _prepare(
             await connection.run_sync(partitions.make, now)
             signer = await connection.run_sync(signing.load, cluster_key, now)
         publisher = Publisher()
-        announcer = Announcer(publisher, offered, upstreams, dates, installation)
+        announcer = Announcer(publisher, offered, upstreams, dates, configuration.installation)
         replicas = Fleet(database, offered, lambda: announcer.announce_models(replicas.replicas))
         await replicas.load()
     except (SQLAlchemyError, OSError) as error:
@@ -193,11 +192,12 @@ async def _prepare(
     announcer.announce_keys(valid)
     announcer.announce_limits(limited)
     announcer.announce_own_keys(brought)
+    announcer.announce_sinks(
+        sinks(configuration.installation, configuration.sinks, payments=chosen.payments is not None)
+    )
     announcer.announce_residency(policies)
-    for policy in policies:  # the file has changed since they were set; gateways refuse what it can no longer prove
-        if reason := misplaced([policy], installation) or unanswerable([policy], announcer.targets()):
-            log.warning("a residency policy cannot be kept: %s", reason)
     announcer.announce_models(replicas.replicas)
+    _require_kept(policies, announcer)
     webhooks = Webhooks(database, cluster_key, clock, chosen.webhook_hosts)
     budgets = Budgets(database, clock, announcer.announce_spends, webhooks.wake)
     ingest = JournalIngest(database, budgets.wake)
@@ -221,6 +221,19 @@ async def _prepare(
         chosen.invoice_font,
         cluster_key,
     )
+
+
+def _require_kept(policies: Sequence[ResidencyRecord], announcer: Announcer) -> None:
+    """StartupError when the file has changed since a policy was set, and now breaks it for every request. Where only
+    targets break it gateways ask none of them, and the log says so."""
+    for policy in policies:
+        if reason := misplaced([policy], announcer.sinks):
+            raise StartupError(
+                f"{reason}: correct [installation] or [sinks] of the configuration file; to give up the policy, start "
+                "with the labels that it was set under and remove it (tokenworks residency clear)"
+            )
+        if reason := unanswerable([policy], announcer.targets()):
+            log.warning("a residency policy leaves nobody to answer: %s", reason)
 
 
 def application(services: Services) -> FastAPI:

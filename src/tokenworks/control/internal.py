@@ -36,6 +36,10 @@ class Heartbeat(BaseModel):
     context_length: int | None = Field(None, ge=1, lt=2**31)
     max_output: int | None = Field(None, ge=1, lt=2**31)
     capabilities: list[Name] = []
+    region: str = Field("", max_length=100, pattern=r"^[!-~]*$")
+    jurisdiction: str = Field("", max_length=100, pattern=r"^[!-~]*$")
+    retention: int | None = Field(None, ge=0, lt=2**53)
+    trains: bool | None = None
 
     def replica(self, id: str) -> Replica:
         return Replica(
@@ -50,6 +54,10 @@ class Heartbeat(BaseModel):
             context_length=self.context_length,
             max_output=self.max_output,
             capabilities=tuple(self.capabilities),
+            region=self.region,
+            jurisdiction=self.jurisdiction,
+            retention=self.retention,
+            trains=self.trains,
         )
 
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from msgspec.structs import replace as replace_record
 
-from tokenworks.config.records import Installation
+from tokenworks.config.records import Stated
 from tokenworks.control.offers import Offer
 from tokenworks.control.pricing.book import Published
-from tokenworks.control.residency import unstorable
+from tokenworks.control.residency import placed
 from tokenworks.control.storage.api_keys import ApiKey
 from tokenworks.control.storage.fleet import Replica
 from tokenworks.snapshot.publisher import Publisher
@@ -20,6 +20,7 @@ from tokenworks.snapshot.records import (
     OwnKeysRecord,
     PriceRecord,
     ResidencyRecord,
+    SinkRecord,
     SpendRecord,
     TargetRecord,
     UpstreamRecord,
@@ -36,7 +37,7 @@ class Announcer:
         offers: Mapping[str, Offer],
         endpoints: Iterable[UpstreamRecord],
         dates: Mapping[str, int],
-        installation: Installation,
+        installation: Stated,
     ) -> None:
         """`dates`: when each model was first seen."""
         self._publisher = publisher
@@ -86,14 +87,24 @@ class Announcer:
 
     def announce_residency(self, policies: Iterable[ResidencyRecord]) -> None:
         """All policies that there are."""
-        told = {each.id: replace_record(each, unstorable=unstorable(each, self.installation)) for each in policies}
+        told = {each.id: each for each in policies}
         self._publisher.publish(replace(self._publisher.state, residency=told))
+
+    @property
+    def sinks(self) -> Mapping[str, SinkRecord]:
+        return self._publisher.state.sinks
+
+    def announce_sinks(self, sinks: Mapping[str, SinkRecord]) -> None:
+        self._publisher.publish(replace(self._publisher.state, sinks=sinks))
 
     def targets(self) -> Iterator[tuple[str, Labels]]:
         """Whoever may answer some model, by name, with its labels."""
         for offer in self._offers.values():
-            if not offer.targets:
+            own = [replica for replica in self._replicas if replica.model == offer.name]
+            if not offer.targets and not own:
                 yield f"a replica of {offer.name}", self.installation
+            for replica in own:
+                yield replica.id, _upstream(replica, self.installation)
             for target in offer.targets:
                 if target.upstream in self._endpoints:
                     yield target.upstream, self._endpoints[target.upstream]
@@ -150,7 +161,9 @@ def _priced(target: TargetRecord, costs: tuple[PriceRecord, ...]) -> TargetRecor
     return replace_record(target, costs=costs)
 
 
-def _upstream(replica: Replica, installation: Installation) -> UpstreamRecord:
+def _upstream(replica: Replica, installation: Stated) -> UpstreamRecord:
+    """What its worker does not state is as the installation's."""
+    where = placed(replica, installation)
     return UpstreamRecord(
         id=replica.id,
         provider=replica.provider,
@@ -160,8 +173,8 @@ def _upstream(replica: Replica, installation: Installation) -> UpstreamRecord:
         state=replica.state,
         reason=replica.reason,
         quirks=replica.quirks,
-        region=installation.region,
-        jurisdiction=installation.jurisdiction,
-        retention=installation.retention,
-        trains=installation.trains,
+        region=where.region,
+        jurisdiction=where.jurisdiction,
+        retention=installation.retention if replica.retention is None else replica.retention,
+        trains=installation.trains if replica.trains is None else replica.trains,
     )

@@ -17,6 +17,7 @@ from tokenworks.gateway.admission.limits.base import LimitStore
 from tokenworks.gateway.admission.limits.memory import MemoryStore
 from tokenworks.gateway.admission.limits.unshipped import Unshipped
 from tokenworks.gateway.admission.limits.valkey import ValkeyStore
+from tokenworks.gateway.admission.residency import Here
 from tokenworks.gateway.answers.catalog import Catalog
 from tokenworks.gateway.answers.intake import Intake
 from tokenworks.gateway.answers.predictions import DEPLOYMENTS, Predictions
@@ -63,6 +64,7 @@ from tokenworks.journal.shipper import Shipper
 from tokenworks.journal.writer import Journal, JournalSettings
 from tokenworks.protocols import codec
 from tokenworks.protocols.base import Codec
+from tokenworks.snapshot.residency import CACHE, JOURNAL, LIMITS, LOGS
 from tokenworks.snapshot.sealing import internal_token, read_cluster_key
 from tokenworks.snapshot.subscriber import Subscriber
 from tokenworks.telemetry.logs import configure
@@ -99,10 +101,10 @@ class Gateway:
         self._pauses, keyring = None, self._upstreams.keyring
         if settings.limits != "memory":
             self._pauses = SharedPauses(standings, keyring, settings.limits, settings.limits_timeout)
-        facts = Facts(self._upstreams.in_flight, standings)
+        where = settings.limits if settings.cache == "limits" else settings.cache
+        facts = Facts(self._upstreams.in_flight, standings, here=_here(settings, where))
         planner = Planner(facts)
         attempts = Attempts(self._upstreams, Meter(journal, metrics), standings, planner.answered)
-        where = settings.limits if settings.cache == "limits" else settings.cache
         self._cache = Cached(attempts, cache_store(where, settings.limits_timeout, settings.cache_bytes), cluster_key)
         pipeline = Pipeline(self._snapshot, keys, self._admission, planner, self._cache, limits)
         pages: dict[tuple[str, str], Handler] = {
@@ -269,6 +271,12 @@ def _proxies(text: str) -> tuple[Network, ...]:
         return networks(tuple(each.strip() for each in text.split(",") if each.strip()))
     except ValueError as error:
         raise ValueError(f"--trusted-proxies: {error}") from error
+
+
+def _here(settings: Settings, cache: str) -> Here:
+    kept = {LIMITS: settings.limits, CACHE: cache}
+    in_memory = tuple(name for name, where in kept.items() if where == "memory")
+    return Here(settings.region, settings.jurisdiction, (JOURNAL, LOGS, *in_memory))
 
 
 def _limit_store(where: str, timeout: float) -> LimitStore:

@@ -89,5 +89,6 @@ class Pipeline:
             exchange.degraded, exchange.allowances = hold.degraded, hold.allowances()
             model, own_keys = state.models[request.model], state.own_keys.get(caller.project_id)
             policies = state.policies(caller.organization_id, caller.project_id)
-            route = Route(asked, model, targets, state.upstreams, hold, own_keys, policies)
+            uncacheable = self._planner.facts.here.uncacheable(policies, state)
+            route = Route(asked, model, targets, state.upstreams, hold, own_keys, policies, uncacheable)
             return await self._answers.answer(delivery, route)

@@ -31,6 +31,8 @@ class Settings:
     padding: float = 20.0
     drain_seconds: float = 30.0
     batch_concurrency: int = 8
+    region: str = ""
+    jurisdiction: str = ""
 
 
 _HELP = {
@@ -55,6 +57,8 @@ _HELP = {
     "padding": "seconds after which a caller of OpenAI's kind who waits for a whole answer gets its headers and white "
     "space, so that its client does not give up; the status is then 200 whatever comes; 0: never",
     "batch_concurrency": "lines of batches run only while fewer requests than this are in flight; 0: none",
+    "region": "where this gateway, its journal and its log are; default: where the installation is",
+    "jurisdiction": "whose law can reach them: a country's code, or EU",
     "drain_seconds": "time running requests have to finish at shutdown",
 }
 

@@ -59,6 +59,8 @@ class Opened(msgspec.Struct, tag="opened", frozen=True, omit_defaults=True):
     """The service tier it was sold as; "": the default one."""
     byok: bool = False
     """Made with a key that the project brought: its provider bills the project, and nothing is charged here."""
+    residency: str = ""
+    """Which residency policies hold for it, and the labels of the upstream that prove them; "": none does."""
 
 
 class Progress(msgspec.Struct, tag="progress", frozen=True, omit_defaults=True):

@@ -212,8 +212,17 @@ class ResidencyRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     retention: int | None = None
     """Seconds for which at most whoever answers may keep what it was sent."""
     no_training: bool = False
-    unstorable: str = ""
-    """Why this installation may not keep what its requests would have stored. "": it may."""
+
+
+class SinkRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A store of this installation, or somebody whom it tells of requests; the names in snapshot/residency.py, or
+    what its operator calls it. Labels as an UpstreamRecord has them."""
+
+    name: str
+    region: str = ""
+    jurisdiction: str = ""
+    retention: int | None = None
+    trains: bool | None = None
 
 
 class UpstreamRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -267,13 +276,14 @@ class Full(msgspec.Struct, tag="full", frozen=True):
     spends: tuple[SpendRecord, ...] = ()
     own_keys: tuple[OwnKeysRecord, ...] = ()
     residency: tuple[ResidencyRecord, ...] = ()
+    sinks: tuple[SinkRecord, ...] = ()
     shipped: dict[str, int] = {}
     """By gateway id: the number of the journal record up to which `spends` knows what it charged."""
 
 
 class Delta(msgspec.Struct, tag="delta", frozen=True, omit_defaults=True):
     """`removed_*` hold digests of keys, names of models, ids of upstreams, names of limits and spends; of own keys, ids
-    of projects; of residency, ids of projects and organizations."""
+    of projects; of residency, ids of projects and organizations; names of sinks."""
 
     revision: int
     keys: tuple[KeyRecord, ...] = ()
@@ -283,6 +293,7 @@ class Delta(msgspec.Struct, tag="delta", frozen=True, omit_defaults=True):
     spends: tuple[SpendRecord, ...] = ()
     own_keys: tuple[OwnKeysRecord, ...] = ()
     residency: tuple[ResidencyRecord, ...] = ()
+    sinks: tuple[SinkRecord, ...] = ()
     shipped: dict[str, int] = {}
     removed_keys: tuple[str, ...] = ()
     removed_models: tuple[str, ...] = ()
@@ -291,6 +302,7 @@ class Delta(msgspec.Struct, tag="delta", frozen=True, omit_defaults=True):
     removed_spends: tuple[str, ...] = ()
     removed_own_keys: tuple[str, ...] = ()
     removed_residency: tuple[str, ...] = ()
+    removed_sinks: tuple[str, ...] = ()
 
 
 class Beat(msgspec.Struct, tag="beat", frozen=True):

@@ -1,13 +1,27 @@
-"""Whether labels prove what a residency policy asks for. A label that nobody stated proves nothing. Pure."""
+"""Whether labels prove what a residency policy asks for. A label that nobody stated proves nothing. Pure.
 
-from collections.abc import Iterable
+Whatever gets a request, or is told of one, is a place: a name for people, and labels. Everything that is new and gets
+one is one more place in the list that `broken` is given.
+"""
+
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-from tokenworks.snapshot.records import ResidencyRecord
+from msgspec.structs import replace
+
+from tokenworks.snapshot.records import ResidencyRecord, SinkRecord
+
+DATABASE, OBJECTS, JOURNAL, LOGS, LIMITS, CACHE = "database", "objects", "journal", "logs", "limits", "cache"
+PAYMENTS, WEBHOOKS = "payments", "webhooks"
+OWN = (DATABASE, OBJECTS, JOURNAL, LOGS, LIMITS, CACHE)
+"""Sinks that every installation has, and that are where it is as long as nobody states another place."""
+CONTENT = frozenset({OBJECTS, CACHE, WEBHOOKS})
+"""Hold what was asked and answered, and only of requests that store, cache or send it. Every other sink is told of each
+request: who asked, when, which model and how much, never what."""
 
 
 class Labels(Protocol):
-    """What an operator states of an upstream, or of this installation; see records.UpstreamRecord."""
+    """What an operator states of a place; see records.UpstreamRecord."""
 
     @property
     def region(self) -> str: ...
@@ -17,6 +31,39 @@ class Labels(Protocol):
     def retention(self) -> int | None: ...
     @property
     def trains(self) -> bool | None: ...
+
+
+Place = tuple[str, Labels]
+
+
+def broken(policies: Iterable[ResidencyRecord], places: Iterable[Place], *, content: bool = True) -> str | None:
+    """The first of the places that does not prove the policies, and why, for people; None: all of them do.
+
+    `content` False: they learn that there was a request and not what it says, so that it only matters where they are.
+    """
+    if not content:
+        policies = [replace(policy, retention=None, no_training=False) for policy in policies]
+    for name, labels in places:
+        if reason := breach(policies, labels):
+            return f"{name} {reason}"
+    return None
+
+
+def told(sinks: Mapping[str, SinkRecord]) -> list[Place]:
+    """Those that are told of each request. That control keeps its database, and that gateways write journals and logs,
+    is certain; who is not in the snapshot has no labels."""
+    found = {name: sinks.get(name, SinkRecord(name)) for name in (DATABASE, JOURNAL, LOGS)}
+    found |= {name: sink for name, sink in sinks.items() if name not in CONTENT}
+    return [place(sink) for sink in found.values()]
+
+
+def holding(sinks: Mapping[str, SinkRecord], *names: str) -> list[Place]:
+    """The places of sinks that would hold what is asked or answered."""
+    return [place(sinks.get(name, SinkRecord(name))) for name in names]
+
+
+def place(sink: SinkRecord) -> Place:
+    return f"the sink '{sink.name}'", sink
 
 
 def breach(policies: Iterable[ResidencyRecord], labels: Labels) -> str | None:

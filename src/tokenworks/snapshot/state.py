@@ -17,6 +17,7 @@ from tokenworks.snapshot.records import (
     ModelRecord,
     OwnKeysRecord,
     ResidencyRecord,
+    SinkRecord,
     SpendRecord,
     UpstreamRecord,
 )
@@ -43,6 +44,8 @@ class State:
     """By id of the project."""
     residency: Mapping[str, ResidencyRecord] = field(default_factory=dict)
     """By id of the project or organization."""
+    sinks: Mapping[str, SinkRecord] = field(default_factory=dict)
+    """By name."""
     shipped: Mapping[str, int] = field(default_factory=dict)
     """By gateway id; see `records.Full.shipped`."""
 
@@ -88,6 +91,7 @@ class State:
             tuple(self.spends.values()),
             tuple(self.own_keys.values()),
             tuple(self.residency.values()),
+            tuple(self.sinks.values()),
             dict(self.shipped),
         )
 
@@ -108,7 +112,8 @@ class State:
                 own_keys=frame.own_keys,
                 shipped=frame.shipped,
             )
-            return replace(state, residency={policy.id: policy for policy in frame.residency})
+            policies = {policy.id: policy for policy in frame.residency}
+            return replace(state, residency=policies, sinks={sink.name: sink for sink in frame.sinks})
         if isinstance(frame, Beat):
             if frame.revision != self.revision:
                 raise FrameError(
@@ -126,6 +131,7 @@ class State:
             _merge(self.spends, {spend.name: spend for spend in frame.spends}, frame.removed_spends),
             _merge(self.own_keys, {keys.project_id: keys for keys in frame.own_keys}, frame.removed_own_keys),
             _merge(self.residency, {policy.id: policy for policy in frame.residency}, frame.removed_residency),
+            _merge(self.sinks, {sink.name: sink for sink in frame.sinks}, frame.removed_sinks),
             _merge(self.shipped, frame.shipped, ()),
         )
 
@@ -141,6 +147,7 @@ def diff(old: State, new: State) -> Delta:
         spends=_changed(old.spends, new.spends),
         own_keys=_changed(old.own_keys, new.own_keys),
         residency=_changed(old.residency, new.residency),
+        sinks=_changed(old.sinks, new.sinks),
         shipped={} if old.shipped is new.shipped else dict(new.shipped.items() - old.shipped.items()),
         removed_keys=_removed(old.keys, new.keys),
         removed_models=_removed(old.models, new.models),
@@ -149,6 +156,7 @@ def diff(old: State, new: State) -> Delta:
         removed_spends=_removed(old.spends, new.spends),
         removed_own_keys=_removed(old.own_keys, new.own_keys),
         removed_residency=_removed(old.residency, new.residency),
+        removed_sinks=_removed(old.sinks, new.sinks),
     )
 
 

@@ -81,7 +81,8 @@ class Worker:
             tasks = [asyncio.create_task(self._serve(supervisor))]
             if (control := self._settings.control) is not None:
                 client = await stack.enter_async_context(Client(control, token=self._settings.token, timeout=5.0))
-                registration = Registration(client, self._settings.id, self._settings.model, self._settings.engine)
+                chosen = self._settings
+                registration = Registration(client, chosen.id, chosen.model, chosen.engine, chosen.labels)
                 stack.push_async_callback(registration.end)
                 tasks.append(asyncio.create_task(registration.run(self._engine, self._status)))
             stack.push_async_callback(_cancelled, tasks)

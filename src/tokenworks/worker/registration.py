@@ -6,6 +6,7 @@ Control being away is normal: the engine goes on serving, and the next heartbeat
 import asyncio
 import contextlib
 import logging
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -18,11 +19,14 @@ log = logging.getLogger(__name__)
 
 
 class Registration:
-    def __init__(self, client: Client, replica: str, model: str, engine_name: str) -> None:
+    def __init__(
+        self, client: Client, replica: str, model: str, engine_name: str, labels: Mapping[str, Any] | None = None
+    ) -> None:
         self._client = client
         self._path = f"/internal/v1/replicas/{quote(replica, safe='')}"
         self._model = model
         self._provider = f"local/{engine_name}"
+        self._labels = labels or {}
         self._trouble: str | None = None
 
     async def run(self, engine: Engine, status: Status) -> None:
@@ -56,6 +60,7 @@ class Registration:
             "context_length": described.context_length,
             "max_output": described.max_output,
             "capabilities": described.capabilities,
+            **self._labels,
         }
 
     def _note(self, error: ClientError | None) -> None:

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tokenworks.client import Address
 from tokenworks.snapshot.sealing import internal_token, read_cluster_key
@@ -38,6 +39,8 @@ class Settings:
     health: Health
     drain_limit: float
     log_level: str
+    labels: Mapping[str, Any]
+    """What its operator states of where it is, as heartbeats have it; the rest is as the installation's."""
 
 
 def read(arguments: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -65,6 +68,7 @@ def read(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
         health=Health(_seconds("health-interval", given), _seconds("health-timeout", given)),
         drain_limit=_seconds("drain-limit", given),
         log_level=given.log_level,
+        labels=_labels(given),
     )
 
 
@@ -102,6 +106,10 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     )
     add("--drain-limit", "30", metavar="SECONDS", help="for running requests when stopping (default 30)")
     add("--log-level", "info", metavar="LEVEL", help=", ".join(LOG_LEVELS))
+    add("--region", metavar="NAME", help="where it is, if not where the installation is: docs/residency.md")
+    add("--jurisdiction", metavar="CODE", help="whose law can reach it: a country's code, or EU; goes with --region")
+    add("--retention", metavar="SECONDS", help="for how long it keeps what it is sent; 0: not at all")
+    add("--trains", metavar="yes|no", help="whether it may learn from what it is sent")
     add_repeatable("--option", metavar="NAME=VALUE", help="an option of the engine; repeatable")
     add_repeatable("--catalog", metavar="FILE", help="a catalog of models of your own; repeatable")
     return parser
@@ -141,6 +149,19 @@ def _option(text: str) -> tuple[str, str]:
     if not name or not separator:
         raise OptionError(f"--option {text}: write it as NAME=VALUE")
     return name, value
+
+
+def _labels(given: argparse.Namespace) -> dict[str, Any]:
+    labels: dict[str, Any] = {name: getattr(given, name) for name in ("region", "jurisdiction") if getattr(given, name)}
+    if given.retention:
+        if not given.retention.isdecimal() or len(given.retention) > 15:
+            raise OptionError(f"--retention {given.retention}: give a whole number of seconds, 0 for not at all")
+        labels["retention"] = int(given.retention)
+    if given.trains:
+        if given.trains not in ("yes", "no"):
+            raise OptionError(f"--trains {given.trains}: give yes or no")
+        labels["trains"] = given.trains == "yes"
+    return labels
 
 
 def _seconds(option: str, given: argparse.Namespace) -> float:

@@ -2,6 +2,8 @@
 
 import pytest
 
+from tokenworks.snapshot.records import Beat, SinkRecord
+
 CONFIG = """
 [installation]
 region = "eu-west"
@@ -40,12 +42,11 @@ def test_set_published_replaced_cleared_and_on_record(process, short_dir):
         0,
         False,
     )
-    assert "keeps what is stored until it is deleted" in policy.unstorable
+    assert process.published().sinks["objects"] == SinkRecord("objects", "eu-west", "EU", None, False)
     assert process.admin("POST", path, {"jurisdictions": ["EU", "CH"]}).status == 200
     assert process.admin("POST", PATH, {"regions": ["eu-west"]}).status == 200
     published = process.published()
     assert published.residency[project].jurisdictions == ("EU", "CH")
-    assert {policy.unstorable for policy in published.residency.values()} == {""}
     assert len(published.residency) == 2
     process.stop()
     process.start()
@@ -62,8 +63,8 @@ def test_set_published_replaced_cleared_and_on_record(process, short_dir):
 @pytest.mark.parametrize(
     "wish, said",
     [
-        ({"regions": ["us"]}, "This installation itself is in eu-west"),
-        ({"jurisdictions": ["CH"]}, "This installation itself is under EU"),
+        ({"regions": ["us"]}, "the sink 'database' is in eu-west"),
+        ({"jurisdictions": ["CH"]}, "the sink 'database' is under EU"),
         ({"no_training": True}, "upstream-a is not known not to learn"),
         ({}, "asks for nothing"),
     ],
@@ -86,10 +87,58 @@ def test_a_projects_policy_is_judged_with_its_organizations(process):
     assert refused.error["code"] == "residency_unsatisfiable"
 
 
-def test_when_the_file_changes_the_policy_stands_and_nothing_is_stored(process, short_dir):
+@pytest.mark.parametrize(
+    "old, new, said",
+    [
+        ('region = "eu-west"\n', "", "the sink 'database' is in an unknown region"),
+        ("[models", '[sinks.logs]\nregion = "us"\n[models', "the sink 'logs' is in us"),
+        ("[models", '[sinks.a-collector]\njurisdiction = "US"\n[models', "the sink 'a-collector' is in an unknown"),
+    ],
+)
+def test_a_file_that_breaks_a_policy_is_refused_at_load(process, short_dir, old, new, said):
     assert process.admin("POST", PATH, {"regions": ["eu-west"]}).status == 200
     process.stop()
-    (short_dir / "file.toml").write_text(CONFIG.replace('region = "eu-west"\n', "", 1))
+    (short_dir / "file.toml").write_text(CONFIG.replace(old, new, 1))
+    code, told = process.run()
+    assert (code, said in told, "tokenworks residency clear" in told) == (2, True, True), told
+    (short_dir / "file.toml").write_text(CONFIG + '[sinks.objects]\nregion = "us"\n')
+    process.start()  # it holds only what is stored, and nothing is: gateways refuse it
+    assert process.published().sinks["objects"].region == "us"
+
+
+def test_a_payment_provider_is_told_what_was_used(control, short_dir):
+    (short_dir / "file.toml").write_text(CONFIG)
+    environment = {"STRIPE_API_KEY": "sk_test_1", "STRIPE_WEBHOOK_SECRET": "whsec_1"}
+    process = control("--config", str(short_dir / "file.toml"), environment=environment).start()
+    refused = process.admin("POST", PATH, {"regions": ["eu-west"]})
+    assert "the sink 'payments' is in an unknown region" in refused.error["message"]
+    process.stop()
+    (short_dir / "file.toml").write_text(CONFIG + '[sinks.payments]\nregion = "eu-west"\n')
     process.start()
-    (policy,) = process.published().residency.values()
-    assert policy.unstorable.startswith("is in an unknown region")
+    assert process.admin("POST", PATH, {"regions": ["eu-west"]}).status == 200
+
+
+def test_a_policy_is_the_next_thing_that_gateways_are_told(process):
+    """Not after a while: before the one who set it has his answer it is published, and nothing comes before it."""
+    with process.frames() as frames:
+        full = next(frames)
+        for method, body, told in (("POST", {"regions": ["eu-west"]}, 1), ("DELETE", None, 0)):
+            assert process.admin(method, PATH, body).status == 200
+            delta = next(frame for frame in frames if not isinstance(frame, Beat))
+            assert (len(delta.residency), len(delta.removed_residency)) == (told, 1 - told)
+        assert delta.revision == full.revision + 2
+
+
+def test_a_worker_states_where_it_is(control, make, short_dir):
+    (short_dir / "file.toml").write_text(
+        CONFIG.replace('region = "eu-west"\n', 'region = "eu-west"\nretention = 0\n', 1)
+    )
+    process = control("--config", str(short_dir / "file.toml")).start()
+    for name, labels in (("here", {}), ("there", {"region": "eu-north", "retention": 60, "trains": True})):
+        assert process.internal("PUT", f"/internal/v1/replicas/{name}", make.heartbeat(**labels)).status == 204
+    process.stop()
+    process.start()  # it is remembered
+    upstreams = process.published().upstreams
+    found = {name: upstreams[name] for name in ("here", "there")}
+    labels = {name: (each.region, each.jurisdiction, each.retention, each.trains) for name, each in found.items()}
+    assert labels == {"here": ("eu-west", "EU", 0, False), "there": ("eu-north", "", 60, True)}

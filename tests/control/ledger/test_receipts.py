@@ -28,6 +28,7 @@ def request_id(running, tenant):
     running.charge(name, tenant["id"], 0, cost=40, cost_price="cost_1", **failed, **common)
     usage = UsageRecord(input=7, cached_input=3, output=5)
     answered = {"attempt": 2, "usage": usage, "price": "price_9", "provider": "second", "finish_reason": "stop"}
+    answered["residency"] = "proj_1: region=eu-west"
     running.charge(name, tenant["id"], 1000, cost=600, reported=UsageRecord(input=10, output=5), **answered, **common)
     return name
 
@@ -49,6 +50,12 @@ def test_a_receipt_tells_each_attempt_and_who_paid(running, tenant, request_id):
     assert second["reported"] == {"input": 10, "output": 5}
     assert sum(line["amount_nano_usd"] for line in second["lines"]) == 1000
     assert second["ledger_transaction"] is not None
+    assert [each["residency"] for each in found["attempts"]] == [None, "proj_1: region=eu-west"]
+    used = running.call("GET", "/admin/v1/usage", token=tenant["key"]).json["data"]
+    assert {each["attempt"]: each["residency"] for each in used if each["request_id"] == request_id} == {
+        1: None,
+        2: "proj_1: region=eu-west",
+    }
     proof = running.call("GET", f"/admin/v1/billing/transactions/{second['ledger_transaction']}", token=tenant["key"])
     assert request_id in [each["request_id"] for each in proof.json["data"]]
     assert b"cost" not in running.call("GET", f"/v1/receipts/{request_id}", token=tenant["key"]).raw

@@ -26,7 +26,8 @@ PRICED = 12 * 150 + 3 * 600
 """Nano-dollars of one whole answer of `assistant`."""
 
 
-UNSTORABLE = ResidencyRecord("proj_1", unstorable="this installation states no region")
+UNSTORABLE = ResidencyRecord("proj_1", retention=0)
+"""Nobody states for how long the cache keeps what it has."""
 
 
 def publish(gateway: Any, *limits: LimitRecord, **policy: Any) -> None:

@@ -26,9 +26,11 @@ from tokenworks.snapshot.records import (
     PolicyRecord,
     PriceRecord,
     ResidencyRecord,
+    SinkRecord,
     TargetRecord,
     UpstreamRecord,
 )
+from tokenworks.snapshot.residency import OWN
 from tokenworks.snapshot.state import State
 
 CALLER = Caller("key", "project", "organization")
@@ -161,6 +163,21 @@ POLICIES = st.lists(
     unique_by=lambda policy: policy.id,
 )
 
+SINKS = st.lists(
+    st.builds(
+        SinkRecord,
+        st.sampled_from(["objects", "cache", "limits", "webhooks", "payments", "a-collector"]),
+        st.sampled_from(["", "eu", "us"]),
+        st.sampled_from(["EU", "US"]),
+    ),
+    max_size=2,
+    unique_by=lambda sink: sink.name,
+).flatmap(
+    lambda others: st.sampled_from(
+        [others, [*others, *(SinkRecord(name, "eu", "EU") for name in ("database", "journal", "logs"))]]
+    )
+)
+
 
 @given(
     st.lists(LABELS, min_size=1, max_size=6),
@@ -168,6 +185,7 @@ POLICIES = st.lists(
     st.none() | st.sets(st.sampled_from(["eu", "us"]), min_size=1).map(frozenset),
     st.lists(st.integers(0, 5), max_size=12),
     POLICIES,
+    SINKS,
 )
 def test_nobody_forbidden_is_ever_planned(
     labels: list[UpstreamRecord],
@@ -175,10 +193,11 @@ def test_nobody_forbidden_is_ever_planned(
     regions: frozenset[str] | None,
     answers: list[int],
     policies: list[ResidencyRecord],
+    sinks: list[SinkRecord],
 ) -> None:
     upstreams = [msgspec.structs.replace(each, id=f"u{n}", provider=f"u{n}") for n, each in enumerate(labels)]
     free = fleet(*upstreams, sort="balanced")
-    state = replace(free, residency={policy.id: policy for policy in policies})
+    state = replace(free, residency={policy.id: policy for policy in policies}, sinks={s.name: s for s in sinks})
     caller = replace(CALLER, regions=regions)
     planner = Planner(Facts(), draw=iter([0.0, 0.5] * 50).__next__)
     for number in answers:  # warm caches and incumbents must not bring anybody back
@@ -191,6 +210,16 @@ def test_nobody_forbidden_is_ever_planned(
             targets = planner.plan(asked(routing=wanted), caller, state)
         except (InvalidRequest, PermissionDenied, Unavailable):
             targets = []
+        for policy in policies if targets else []:  # who is told of it is where it may be told
+            for name in {"database", "journal", "logs"} | {sink.name for sink in sinks} - {
+                "objects",
+                "cache",
+                "webhooks",
+            }:
+                sink = state.sinks.get(name, SinkRecord(name))
+                if policy.id != "another":
+                    assert policy.regions is None or sink.region in policy.regions
+                    assert policy.jurisdictions is None or sink.jurisdiction in policy.jurisdictions
         for target in targets:
             who = state.upstreams[target.upstream]
             assert who.state == "ready"
@@ -228,7 +257,10 @@ def test_why_nobody_may_answer_is_told() -> None:
 
 def test_a_policy_that_nobody_keeps_is_told_and_one_that_is_not_ready_is_waited_for() -> None:
     policy = ResidencyRecord("project", regions=("eu",), retention=0)
-    state = replace(fleet(upstream("a", region="us"), upstream("b", region="eu")), residency={"project": policy})
+    own = {name: SinkRecord(name, "eu") for name in OWN}
+    state = replace(
+        fleet(upstream("a", region="us"), upstream("b", region="eu")), residency={"project": policy}, sinks=own
+    )
     with pytest.raises(PermissionDenied) as denied:
         order(state)
     assert denied.value.code == "residency_denied"
@@ -237,7 +269,7 @@ def test_a_policy_that_nobody_keeps_is_told_and_one_that_is_not_ready_is_waited_
     assert order(state, caller=replace(CALLER, project_id="other")) == ["a", "b"]
     starting = upstream("c", region="eu", retention=0, state="starting")
     with pytest.raises(Unavailable):
-        order(replace(fleet(A, starting), residency={"project": policy}))
+        order(replace(fleet(A, starting), residency={"project": policy}, sinks=own))
 
 
 def test_required_parameters_exclude_those_who_would_drop_them() -> None:

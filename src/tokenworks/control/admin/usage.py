@@ -68,6 +68,9 @@ class Attempt(BaseModel):
     cost_price: str | None = Field(description="The version of our own price. Only the operator sees it.")
     reported: Tokens | None = Field(description="What the upstream reported, where that is not `usage`.")
     counted: Tokens | None = Field(description="What we counted, where the report differs by more than 1 %.")
+    residency: str | None = Field(
+        description="Which residency policies held for it, and the labels of the upstream that prove them."
+    )
     first_token_ns: int | None
     duration_ns: int | None
 
@@ -126,7 +129,7 @@ def _cursor(after: str | None) -> tuple[str, int] | None:
 def _attempt(row: Mapping[str, Any], costs: bool) -> Attempt:
     tokens = {name: row[name] for name in Tokens.model_fields}
     derived = {"id", "object", "opened_at", "settled_at", "outcome", "usage", "estimated", "charge_usd"}
-    derived |= {"reported", "counted", "cost", "cost_price"}
+    derived |= {"reported", "counted", "cost", "cost_price", "residency"}
     return Attempt(
         id=f"{row['request_id']}:{row['attempt']}",
         opened_at=row["opened_ns"] // 1_000_000_000,
@@ -134,6 +137,7 @@ def _attempt(row: Mapping[str, Any], costs: bool) -> Attempt:
         outcome=row["outcome"] or "open",
         usage=Tokens(**tokens),
         estimated=bool(row["estimated"]),
+        residency=row["residency"] or None,
         charge_usd=nano_to_usd(row["charge"]),
         cost=row["cost"] if costs else None,
         cost_price=row["cost_price"] if costs else None,

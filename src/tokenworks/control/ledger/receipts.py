@@ -86,6 +86,7 @@ def _attempt(connection: Connection, row: Mapping[str, Any], reader: Reader, rat
         "lines": [line.shown() for line in lines(group, rates(row["price"]))] if ended else [],
         "charge": shown(row["charge"]),
         "paid_by": _payer(row) if ended else None,
+        "residency": row["residency"] or None,
         "ledger_transaction": proofs.transaction_of(connection, row),
     }
     if reader.sees_costs:

@@ -24,6 +24,11 @@ class Replica:
     context_length: int | None = None
     max_output: int | None = None
     capabilities: tuple[str, ...] = ()
+    region: str = ""
+    """Labels that its worker states; see snapshot.records.UpstreamRecord."""
+    jurisdiction: str = ""
+    retention: int | None = None
+    trains: bool | None = None
 
 
 _LISTS = ("protocols", "quirks", "capabilities")

@@ -240,6 +240,10 @@ replicas = Table(
     Column("max_output", BigInteger),
     Column("capabilities", JSON, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    Column("region", Text, nullable=False, server_default=""),
+    Column("jurisdiction", Text, nullable=False, server_default=""),
+    Column("retention", BigInteger),
+    Column("trains", Boolean(create_constraint=False)),
 )
 
 # One row per attempt. Columns are filled as records arrive, in any order; no foreign keys, because usage must
@@ -278,6 +282,7 @@ usage = Table(
     Column("estimated", Boolean(create_constraint=False)),
     Column("rolled", Boolean(create_constraint=False), nullable=False, server_default=false()),  # in usage_hourly
     Column("posting", BigInteger),  # the ledger's charges for it (storage/charges.py)
+    Column("residency", Text, nullable=False, server_default=""),  # evidence: which policies it kept, by which labels
     Index("ix_usage_opened_ns", "opened_ns"),
     Index("ix_usage_organization", "organization_id", "opened_ns"),
     # Attempts under way, and what ingest has to roll up: always few.

@@ -1,7 +1,7 @@
 """How a request reaches the handlers here: who asks, what, and whether it can be answered at all."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from tokenworks.core.caller import Caller
@@ -54,9 +54,10 @@ class Intake:
         finally:
             self.pipeline.interactive -= 1
 
-    def require_storable(self, caller: Caller, remedy: str = "") -> None:
-        """PermissionDenied when nothing of the caller's may be kept here; `remedy` is told, a sentence."""
-        require_storable(caller, self.state, remedy)
+    def require_storable(self, caller: Caller, remedy: str = "", *, also: Sequence[str] = ()) -> None:
+        """PermissionDenied when nothing of the caller's may be kept here, or sent to the sinks that `also` names;
+        `remedy` is told, a sentence."""
+        require_storable(caller, self.state, remedy, also=also)
 
     def check(self, caller: Caller, request: Request) -> None:
         """Raises now what the pipeline would raise before it calls anybody."""

@@ -31,6 +31,7 @@ from tokenworks.protocols.replicate.requests import decode_for, decode_request
 from tokenworks.protocols.replicate.responses import new_prediction
 from tokenworks.protocols.sse import event_of, id_of
 from tokenworks.protocols.validation import top_level
+from tokenworks.snapshot.residency import WEBHOOKS
 
 PATH = "/v1/predictions"
 PREFIX = "/v1/predictions/"
@@ -110,7 +111,8 @@ class Predictions:
         model = self._catalog.find(request.options["version"], caller)
         request.model, request.stream = model.name, True
         request.options["version"] = version_id(model.name)
-        self._intake.require_storable(caller)
+        webhook = _webhook(request)
+        self._intake.require_storable(caller, also=() if webhook is None else (WEBHOOKS,))
         self._intake.check(caller, request)
         created = time.time()
         places = urls(origin(exchange), CODEC.response_id(exchange.request_id))
@@ -126,7 +128,7 @@ class Predictions:
             created_at=int(created),
             body=subject.body(),
             create=True,
-            webhook=_webhook(request),
+            webhook=webhook,
         )
 
         async def work(own: Exchange) -> Settled:

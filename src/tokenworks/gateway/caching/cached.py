@@ -37,8 +37,7 @@ class Cached:
         exchange, policy = delivery.exchange, route.model.policy
         delivery.kept, exchange.cached = None, ()
         seconds = wished(policy, exchange)
-        unstorable = any(each.unstorable for each in route.policies)
-        if not seconds or unstorable or exchange.keeper is not None:
+        if not seconds or route.uncacheable or exchange.keeper is not None:
             return await self._attempts.answer(delivery, route)
         asked = route.asked
         name = key(self._secret, delivery.codec, asked.request, asked.caller, strict=strict(exchange))
@@ -60,14 +59,14 @@ class Cached:
     async def _repeat(self, delivery: Delivery, route: Route, kept: Kept) -> Settled:
         asked, exchange, meter = route.asked, delivery.exchange, self._attempts.meter
         charge = kept.charge * round(route.model.policy.cache_price * PARTS) // PARTS
-        attempt = meter.repeat(asked, asked.first_attempt, kept.model, charge, kept.finish_reason)
+        proven = evidence(route.policies, route.upstreams[kept.upstream]) if route.policies else ""
+        attempt = meter.repeat(asked, asked.first_attempt, kept.model, charge, kept.finish_reason, proven)
         route.hold.add(attempt)
         await meter.journal.commit()
         await route.hold.settle()
         age = max(int(time.time() - kept.at), 0)
         exchange.cached = ((HEADER, b"hit"), (b"age", b"%d" % age))
         exchange.notes["cache"] = "hit"
-        proven = evidence(route.policies, route.upstreams[kept.upstream]) if route.policies else ""
         delivery.answered_by(Answerer(CACHE, kept.model, 1, tuple(kept.ignored), proven))
         response_id = delivery.codec.response_id(exchange.request_id)
         *pieces, last = again(kept.pieces, kept.id, response_id, charge)

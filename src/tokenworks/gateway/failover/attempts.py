@@ -120,7 +120,10 @@ class _Run:
         story, resuming = self._story, self._resuming(target, upstream)
         number, carried = route.asked.first_attempt + len(attempts), story.told if story and resuming else 0
         byok = route.brought(target.upstream) is not None
-        attempt = self._parts.meter.open(route.asked, number, target, upstream, carried=carried, byok=byok)
+        proven = evidence(route.policies, upstream) if route.policies else ""
+        attempt = self._parts.meter.open(
+            route.asked, number, target, upstream, carried=carried, byok=byok, residency=proven
+        )
         route.hold.add(attempt)
         if upstream.local and isinstance(route.asked.request.task, Conversation):
             attempt.tokenizer = partial(count_tokens, self._parts.upstreams, route.asked.request, upstream, target)
@@ -132,7 +135,6 @@ class _Run:
                 error.fault = Fault.UNSUITABLE
                 turns.failed(target, error)
             raise
-        proven = evidence(route.policies, upstream) if route.policies else ""
         answerer = Answerer(upstream.provider, target.model, len(attempts), tuple(ignored), proven)
         self._delivery.answered_by(answerer)
         self._delivery.relayed_by(prepared.relay)

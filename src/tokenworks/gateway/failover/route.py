@@ -21,6 +21,8 @@ class Route:
     own_keys: OwnKeysRecord | None = None
     policies: tuple[ResidencyRecord, ...] = ()
     """Which every target in `targets` keeps."""
+    uncacheable: bool = False
+    """The policies do not allow its answer to be cached."""
 
     def brought(self, upstream: str) -> OwnKeysRecord | None:
         """The project's own keys, where it has any for this upstream."""

@@ -61,6 +61,7 @@ class Meter:
         *,
         carried: int = 0,
         byok: bool = False,
+        residency: str = "",
     ) -> "Attempt":
         """Journal that an attempt is about to leave, at the prices that are in force now.
 
@@ -68,6 +69,7 @@ class Meter:
         `carried`: tokens of output that reached the caller from earlier attempts, which this one reads as input and
         continues. They are billed as output, once, with the attempt that ends the answer.
         `byok`: it is made with a key of the caller's project, which pays the provider itself.
+        `residency`: see journal.records.Opened.
         """
         now = time.time()
         price, cost = target.price.at(now), target.cost.at(now)
@@ -75,22 +77,27 @@ class Meter:
             raise Unavailable(f"The model '{asked.request.model}' has no price at this time.", code="no_price")
         if byok:
             price = cost = OWN_KEY
-        record = self._opened(asked, number, target.upstream, upstream.provider, target.model, byok=byok)
+        answerer = target.upstream, upstream.provider, target.model
+        record = self._opened(asked, number, answerer, byok=byok, residency=residency)
         return Attempt(self, record, asked, Rating(price, cost, upstream.region, upstream.local), carried)
 
-    def repeat(self, asked: "Asked", number: int, model: str, charge: int, finish_reason: str) -> "Attempt":
+    def repeat(
+        self, asked: "Asked", number: int, model: str, charge: int, finish_reason: str, residency: str = ""
+    ) -> "Attempt":
         """An attempt that the cache answers, opened and settled: it costs us nothing and the caller `charge`
         nano-dollars for a request; no token was made. JournalFull as in `open`."""
-        record = self._opened(asked, number, CACHE, CACHE, model)
+        record = self._opened(asked, number, (CACHE, CACHE, model), residency=residency)
         price = Price({"priced_requests": charge * UNITS_PER_RATE}, id=CACHE)
         attempt = Attempt(self, record, asked, Rating(price, None), 0)
         attempt.repeat(finish_reason)
         return attempt
 
     def _opened(
-        self, asked: "Asked", number: int, upstream: str, provider: str, model: str, *, byok: bool = False
+        self, asked: "Asked", number: int, answerer: tuple[str, str, str], *, byok: bool = False, residency: str = ""
     ) -> Opened:
+        """`answerer`: upstream, provider, and its name for the model."""
         caller, request = asked.caller, asked.request
+        upstream, provider, model = answerer
         record = Opened(
             request_id=asked.request_id,
             attempt=number,
@@ -107,6 +114,7 @@ class Meter:
             batch=request.batch,
             tier=sold_tier(request.service_tier),
             byok=byok,
+            residency=residency,
         )
         self.journal.append(record)
         self.journal.flush()

@@ -12,7 +12,7 @@ from tokenworks.core.messages import Image
 from tokenworks.core.request import Conversation, Embeddings, Request, Rerank
 from tokenworks.core.routing import ORDER
 from tokenworks.core.target import RouteLimits, Target
-from tokenworks.gateway.admission.residency import RESIDENCY_DENIED
+from tokenworks.gateway.admission.residency import RESIDENCY_DENIED, Here
 from tokenworks.gateway.failover.health import Health
 from tokenworks.gateway.metering.counting import BYTES_PER_TOKEN
 from tokenworks.gateway.routing.eligible import exclusion
@@ -34,6 +34,7 @@ class Facts:
     in_flight: Mapping[str, int] = field(default_factory=dict)
     health: Health = field(default_factory=Health)
     observed: Observed = field(default_factory=Observed)
+    here: Here = Here()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ def judge(request: Request, caller: Caller, state: State, facts: Facts) -> list[
     limits = RouteLimits(model.limits.connect, model.limits.first_token, model.limits.idle, model.limits.total)
     price = model.tariff(caller.organization_id, caller.project_id)
     policies = state.policies(caller.organization_id, caller.project_id)
+    facts.here.require_told(policies, state)
     able: list[Judged] = []
     barred: list[Judged] = []
     for record in model.targets:

@@ -137,10 +137,10 @@ async def _remove(services: Services, actor: Actor, project_id: str) -> DeletedR
 
 def _require_possible(services: Services, policies: list[ResidencyRecord]) -> None:
     """InvalidRequest for what would only ever be refused: it is a mistake, or the operator has labels to state."""
-    if reason := misplaced(policies, services.announcer.installation):
+    if reason := misplaced(policies, services.announcer.sinks):
         raise InvalidRequest(
-            f"This installation itself {reason}. Its operator states where it is in [installation] of the "
-            "configuration file.",
+            f"What this installation tells of every request would break this policy: {reason}. Its operator states in "
+            "[installation] and [sinks] of the configuration file where that is.",
             code=UNSATISFIABLE,
         )
     if reason := unanswerable(policies, services.announcer.targets()):
