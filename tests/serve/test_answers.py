@@ -26,13 +26,22 @@ options = { rate = 5 }
 CALLERS = 4
 
 
-@pytest.fixture
-def server(tmp_path: Path, serve: Any, wait_until: Any) -> Iterator[Any]:
-    (tmp_path / "models.toml").write_text(MODELS)
-    with serve(tmp_path / "data", "--config", str(tmp_path / "models.toml")) as server:
-        ask = {"model": "slow", "input": "w", "store": False}
-        wait_until(lambda: server.call("POST", "/v1/responses", ask)[0] == 200, "the other model")
+@pytest.fixture(scope="module")
+def only_server(tmp_path_factory: Any, serve: Any) -> Iterator[Any]:
+    folder = tmp_path_factory.mktemp("answers")
+    (folder / "models.toml").write_text(MODELS)
+    with serve(folder / "data", "--config", str(folder / "models.toml")) as server:
         yield server
+
+
+@pytest.fixture
+def server(only_server: Any, wait_until: Any) -> Any:
+    """Whole again, whatever was killed before."""
+    ask = {"model": "slow", "input": "w", "store": False}
+    wait_until(lambda: only_server.call("POST", "/v1/responses", ask)[0] == 200, "the slow model")
+    wait_until(lambda: only_server.call("GET", "/readyz")[1]["status"] == "ready", "everything")
+    wait_until(lambda: set(only_server.processes()) == {"control", "gateway", "worker"}, "every process")
+    return only_server
 
 
 class Storing:
@@ -104,12 +113,12 @@ def test_a_response_is_stored_or_says_that_it_is_not(server: Any, wait_until: An
     assert storing.stored() > 80
 
 
-def test_what_a_killed_gateway_ran_has_failed(server: Any, tmp_path: Path, wait_until: Any) -> None:
+def test_what_a_killed_gateway_ran_has_failed(server: Any, wait_until: Any) -> None:
     words = " ".join(["w"] * 300)
     body = {"model": "slow", "input": words, "background": True, "stream": False}
     _, response = server.call("POST", "/v1/responses", body)
     _, prediction = server.call("POST", "/v1/predictions", {"version": "tokenworks/slow", "input": {"prompt": words}})
-    wait_until(lambda: _saved(tmp_path / "data" / "control.db", prediction["id"])["output"], "the first saved words")
+    wait_until(lambda: _saved(server.data_dir / "control.db", prediction["id"])["output"], "the first saved words")
     assert server.call("GET", f"/v1/responses/{response['id']}")[1]["status"] == "in_progress"
     os.kill(server.processes()["gateway"], signal.SIGKILL)
 

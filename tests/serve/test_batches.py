@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from openai import OpenAI
 
-LINES = 300
+LINES = 120
 WORDS = 40
 CONCURRENCY = 4
 MODELS = """
@@ -98,7 +98,7 @@ def test_every_line_has_one_result(
         return reached
 
     for number, victim in enumerate([*victims, *victims], start=1):
-        wait_until(done_so_far(number * 40), "some results")
+        wait_until(done_so_far(number * 20), "some results")
         os.kill(pid_of(server, victim), signal.SIGKILL)
     wait_until(done_so_far(LINES), "all results")
     wait_until(lambda: server.call("GET", f"/v1/batches/{batch.id}")[1]["status"] == "completed", "the output")
@@ -134,7 +134,7 @@ def test_callers_who_wait_go_first(client: OpenAI, wait_until: Callable[..., Any
     batch = start(client, jsonl(LINES, "echo", WORDS))
     wait_until(lambda: completed(client, batch.id) > 0, "the batch to run")
     streams = [
-        client.chat.completions.create(model="held", messages=[{"role": "user", "content": "word " * 60}], stream=True)
+        client.chat.completions.create(model="held", messages=[{"role": "user", "content": "word " * 30}], stream=True)
         for _ in range(CONCURRENCY)
     ]
     before = completed(client, batch.id)

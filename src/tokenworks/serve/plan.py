@@ -68,6 +68,7 @@ def make_plan(
 def _worker(model: ModelConfig, directory: DataDirectory, places: list[str]) -> Command:
     name = _file_name(model.name)
     arguments = ["--model", model.name, "--engine", str(model.engine), "--listen", directory.address(name), *places]
+    arguments += ["--drain-notice", "0.01"]  # the only gateway has ended before it is told to
     if model.weights:
         arguments += ["--weights", model.weights]
     for option, value in model.options.items():

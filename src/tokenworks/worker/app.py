@@ -31,8 +31,6 @@ from tokenworks.worker.weights import fetched, find
 
 CANNOT_START = 2
 """Exit code: a setting is wrong, and starting again will not help."""
-LINGER = 1.0
-"""Seconds between saying that we drain and the first look whether nothing runs: gateways hear of it by then."""
 POLL = 0.05
 log = logging.getLogger(__name__)
 
@@ -102,8 +100,8 @@ class Worker:
 
     async def _drained(self) -> None:
         begun, limit = time.monotonic(), self._settings.drain_limit
-        linger = LINGER if self._settings.control else 0
-        while not self._hurry.is_set() and (running := await self._in_flight()) + (time.monotonic() < begun + linger):
+        notice = self._settings.drain_notice if self._settings.control else 0
+        while not self._hurry.is_set() and (running := await self._in_flight()) + (time.monotonic() < begun + notice):
             if time.monotonic() > begun + limit:
                 log.warning("%d requests still run after %g s and are cut", running, limit)
                 return

@@ -38,6 +38,7 @@ class Settings:
     cache_dir: Path
     health: Health
     drain_limit: float
+    drain_notice: float
     log_level: str
     labels: Mapping[str, Any]
     """What its operator states of where it is, as heartbeats have it; the rest is as the installation's."""
@@ -67,6 +68,7 @@ def read(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
         cache_dir=_cache_dir(given.cache_dir or environment.get("TOKENWORKS_CACHE_DIR"), environment),
         health=Health(_seconds("health-interval", given), _seconds("health-timeout", given)),
         drain_limit=_seconds("drain-limit", given),
+        drain_notice=_seconds("drain-notice", given),
         log_level=given.log_level,
         labels=_labels(given),
     )
@@ -105,6 +107,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         "--health-timeout", "30", metavar="SECONDS", help="for one token, before the engine counts as hung (default 30)"
     )
     add("--drain-limit", "30", metavar="SECONDS", help="for running requests when stopping (default 30)")
+    add("--drain-notice", "1", metavar="SECONDS", help="for gateways to hear that it stops (default 1)")
     add("--log-level", "info", metavar="LEVEL", help=", ".join(LOG_LEVELS))
     add("--region", metavar="NAME", help="where it is, if not where the installation is: docs/residency.md")
     add("--jurisdiction", metavar="CODE", help="whose law can reach it: a country's code, or EU; goes with --region")
