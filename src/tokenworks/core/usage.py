@@ -1,14 +1,18 @@
 """What one attempt took, by kind: tokens, and the units that are sold beside them."""
 
 from dataclasses import dataclass, fields
+from operator import add, attrgetter
 
 MOST = 1_000_000_000
 """Of one kind, in one request."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Usage:
-    """Four disjoint kinds of tokens, of which the others are parts, and units.
+    """Never changed once made; it is not frozen because that makes it six times as dear to make, and a request makes
+    a dozen.
+
+    Four disjoint kinds of tokens, of which the others are parts, and units.
 
     `input` excludes what was read from or written to a prompt cache (Anthropic's meaning); OpenAI's
     `prompt_tokens` is `prompt`. Parts: `cache_write_1h` of `cache_write` (kept for an hour or longer),
@@ -35,7 +39,8 @@ class Usage:
     @property
     def is_plausible(self) -> bool:
         """What nobody can have taken is no report: a count below zero would pay the caller."""
-        return all(0 <= getattr(self, kind) <= MOST for kind in KINDS)
+        counts: tuple[int, ...] = _fields(self)
+        return min(counts) >= 0 and max(counts) <= MOST
 
     @property
     def prompt(self) -> int:
@@ -46,8 +51,9 @@ class Usage:
         return self.prompt + self.output
 
     def __add__(self, other: "Usage") -> "Usage":
-        return Usage(*[getattr(self, kind) + getattr(other, kind) for kind in KINDS])
+        return Usage(*map(add, _fields(self), _fields(other)))
 
 
 KINDS = tuple(field.name for field in fields(Usage))
 """In the order of the fields, which never changes: kinds are only added at the end."""
+_fields = attrgetter(*KINDS)

@@ -5,6 +5,8 @@ settles what it finds open from its last progress. Control keys everything by (r
 batch may be delivered any number of times. Fields are only ever added, with a default.
 """
 
+from operator import attrgetter
+
 import msgspec
 
 from tokenworks.core.usage import KINDS, Usage
@@ -32,10 +34,13 @@ class UsageRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @classmethod
     def of(cls, usage: Usage) -> "UsageRecord":
-        return cls(*[getattr(usage, kind) for kind in KINDS])
+        return cls(*_fields(usage))
 
     def usage(self) -> Usage:
-        return Usage(*[getattr(self, kind) for kind in KINDS])
+        return Usage(*msgspec.structs.astuple(self))
+
+
+_fields = attrgetter(*KINDS)
 
 
 class Opened(msgspec.Struct, tag="opened", frozen=True, omit_defaults=True):

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from tokenworks.core.clock import ManualClock
 from tokenworks.core.windows import FOREVER
 from tokenworks.gateway.admission.limits.base import Claim, Refusal
-from tokenworks.gateway.admission.limits.memory import MemoryStore
+from tokenworks.gateway.admission.limits.memory import REMEMBER_SECONDS, MemoryStore
 
 LIMITS = {
     "key:requests": (5, 10),
@@ -208,3 +208,46 @@ def test_nothing_is_kept_forever() -> None:
     assert len(store._counts) < 5
     assert len(store._holds) < 400
     assert not store._leases["running"]
+
+
+def test_what_was_settled_leaves_its_id_and_that_for_a_while() -> None:
+    clock = ManualClock(now_ns=0)
+    store = MemoryStore(clock)
+    claim = Claim("requests", 1, 10_000, window=86_400)
+    for number in range(1000):
+        assert reserve(store, f"r{number}", claim) is None
+        asyncio.run(store.settle(f"r{number}", {"requests": 1}))
+    assert not store._holds
+    assert len(store._expiring) < 100, "ends of holds that are settled are no longer waited for"
+    assert reserve(store, "r7", claim) is None
+    assert asyncio.run(store.read([claim]))[0].used == 1000, "it was settled, and is not reserved again"
+    clock.advance(3 * REMEMBER_SECONDS)
+    asyncio.run(store.read([claim]))
+    clock.advance(REMEMBER_SECONDS)
+    asyncio.run(store.read([claim]))
+    assert not store._settled | store._settled_before
+
+
+def test_who_comes_back_late_settles_what_it_took_and_holds_its_lease_again() -> None:
+    clock = ManualClock(now_ns=0)
+    store = MemoryStore(clock)
+    running, money = Claim("running", 1, 1, lease=True), Claim("money", 5, 10, floor=0)
+    assert reserve(store, "slow", running, money, ttl=5) is None
+    clock.advance(6)
+    assert [reading.used for reading in asyncio.run(store.read([running, money]))] == [0, 0]
+    asyncio.run(store.renew("gw", ["slow"], 5))
+    assert reserve(store, "next", running) is not None
+    clock.advance(6)
+    assert reserve(store, "next", running) is None, "and it ends again by itself"
+    assert asyncio.run(store.settle("slow", {"money": 3}))
+    assert asyncio.run(store.read([money]))[0].used == 3
+
+
+def test_a_moved_border_changes_nothing_that_was_counted() -> None:
+    store = MemoryStore(ManualClock(now_ns=1_000_000_000 * 86_400 * 3))
+    before, after = Claim("money", 5, 10, window=-1), Claim("money", 5, 10, window=-1, offset=-3_600)
+    assert reserve(store, "a", before) is None
+    assert reserve(store, "b", after) is None
+    assert reserve(store, "c", before) is not None
+    asyncio.run(store.settle("a", {"money": 1}))
+    assert asyncio.run(store.read([after]))[0].used == 6

@@ -179,24 +179,24 @@ class Exchange:
         self._last_write = loop.time()
         if self._keep_alive is not None:
             self._keep_alive.cancel()
+        self._keep_alive = loop.call_later(every, self._check_silence, every, comment, start)
 
-        def check() -> None:
-            if self._finished:
-                return
-            idle = loop.time() - self._last_write
-            if idle >= every:
-                self._last_write = loop.time()
-                self._speaking = loop.create_task(speak())
-                idle = 0.0
-            self._keep_alive = loop.call_later(every - idle, check)
+    def _check_silence(self, every: float, comment: bytes, start: Callable[[], Awaitable[None]]) -> None:
+        if self._finished:
+            return
+        loop = asyncio.get_running_loop()
+        idle = loop.time() - self._last_write
+        if idle >= every:
+            self._last_write = loop.time()
+            self._speaking = loop.create_task(self._speak(comment, start))
+            idle = 0.0
+        self._keep_alive = loop.call_later(every - idle, self._check_silence, every, comment, start)
 
-        async def speak() -> None:
-            if not self.started:
-                await start()
-            if not self._finished:
-                await self.write(comment)
-
-        self._keep_alive = loop.call_later(every, check)
+    async def _speak(self, comment: bytes, start: Callable[[], Awaitable[None]]) -> None:
+        if not self.started:
+            await start()
+        if not self._finished:
+            await self.write(comment)
 
     def close(self) -> None:
         """No keep-alive comment is written after this."""

@@ -215,6 +215,10 @@ class Attempt:
         """Seconds until the first output; 0 before."""
         return self._first_ns / 1e9
 
+    def part(self) -> None:
+        """Its request is over. What pointed in circles is let go, or only the garbage collector could free it all."""
+        self.guard = self.observation.clock = self.observation.estimate = None
+
     def clock(self) -> Timing:
         now = time.perf_counter_ns() - self._begun
         first = self._first_ns or now

@@ -7,14 +7,15 @@ gateway's share of them; a response header, a metric and /readyz say "degraded".
 import asyncio
 import contextlib
 from collections import defaultdict
+from collections.abc import Sequence
 
 from tokenworks.core.errors import LimitReached, Unavailable
 from tokenworks.core.target import Target
 from tokenworks.gateway.admission.limits.base import Claim, Decision, LimitStore, Refusal
-from tokenworks.gateway.admission.limits.hold import TOLD, Held, Hold, LimitReading, describe, refused_provider
+from tokenworks.gateway.admission.limits.hold import Held, Hold, allowance, describe, refused_provider
 from tokenworks.gateway.admission.limits.learned import Learned
 from tokenworks.gateway.admission.limits.link import StoreLink
-from tokenworks.gateway.admission.limits.rules import SPEND, Estimate, Rules, estimate, is_exact
+from tokenworks.gateway.admission.limits.rules import SPEND, TOLD, Estimate, Rule, Rules, estimate
 from tokenworks.gateway.admission.limits.unshipped import Charge, Unshipped
 from tokenworks.gateway.metering.attempt import CACHE, Asked
 from tokenworks.snapshot.records import LimitRecord
@@ -68,11 +69,11 @@ class Admission:
     async def hold(self, asked: Asked, state: State, targets: list[Target]) -> Hold:
         """LimitReached naming the first limit without room and the exact wait; Unavailable when that cannot be told."""
         rules, model = self._current(), state.models[asked.request.model]
-        provider = state.upstreams[targets[0].upstream].provider
         limits = rules.for_request(asked.caller, model.name)
-        bought = rules.for_provider(provider, model.name)
         if not limits and not rules.of_providers:
             return Hold(self, asked, None)
+        provider = state.upstreams[targets[0].upstream].provider
+        bought = rules.for_provider(provider, model.name)
         learned = self._learned.size(asked.caller.key_id, model.name)
         hold = Hold(self, asked, estimate(asked.request, model, targets, learned))
         if limits or bought:
@@ -92,7 +93,7 @@ class Admission:
             decision = await self._link.reserve(hold.asked.hold_id, claims)
         if (refusal := decision.refusal) is not None:
             named = next(limit for limit in limits if limit.name == refusal.bucket)
-            raise refused_provider(named, refusal.retry_after)
+            raise refused_provider(named.limit, refusal.retry_after)
         hold.take(limits, claims, decision)
 
     async def more(self, hold: Hold, claims: list[Claim]) -> Decision | None:
@@ -105,14 +106,14 @@ class Admission:
         request = hold.asked.request
         caller = hold.asked.caller
         for attempt in hold.attempts:
-            if attempt.settled is not None and attempt.settled.charge and self._rules.source:
-                charge = Charge(
-                    attempt.position, attempt.begun_at, caller, request.model, attempt.provider, attempt.settled.charge
-                )
-                self._unshipped.note(charge, self._rules)
             settled = attempt.settled
-            told = settled is not None and settled.outcome == "completed" and attempt.provider != CACHE
-            if settled is not None and told and not hold.ended:
+            if settled is None:
+                continue
+            if settled.charge and self._rules.source:
+                provider, position = attempt.provider, attempt.position
+                charge = Charge(position, attempt.begun_at, caller, request.model, provider, settled.charge)
+                self._unshipped.note(charge, self._rules)
+            if settled.outcome == "completed" and attempt.provider != CACHE and not hold.ended:
                 output = settled.usage.output // (hold.estimate.choices if hold.estimate else 1)
                 self._learned.note(caller.key_id, request.model, output)
         if hold.held:
@@ -126,16 +127,16 @@ class Admission:
             self._rules = Rules(limits)
         return self._rules
 
-    def _claims(self, expected: Estimate, limits: list[LimitRecord]) -> list[Claim]:
+    def _claims(self, expected: Estimate, limits: Sequence[Rule]) -> list[Claim]:
         state, rules = self._snapshot.state, self._rules
         return [
-            expected.claim(limit, state.spends.get(limit.name), self._unshipped.of(limit.name, state, rules))
-            if limit.kind == SPEND
-            else expected.claim(limit)
-            for limit in limits
+            expected.claim(rule, state.spends.get(rule.name), self._unshipped.of(rule.name, state, rules))
+            if rule.kind == SPEND
+            else expected.claim(rule)
+            for rule in limits
         ]
 
-    async def _reserve(self, hold: Hold, limits: list[LimitRecord], bought: list[LimitRecord], provider: str) -> None:
+    async def _reserve(self, hold: Hold, limits: tuple[Rule, ...], bought: tuple[Rule, ...], provider: str) -> None:
         assert hold.estimate is not None  # noqa: S101 -- the caller has just made it
         every = limits + bought
         claims = self._claims(hold.estimate, every)
@@ -143,7 +144,7 @@ class Admission:
         try:
             decision = await self._decide(hold.asked.hold_id, claims)
         except Unavailable as error:
-            if any(is_exact(limit) for limit in every):
+            if any(rule.exact for rule in every):
                 raise
             hold.degraded = error.message
             decision = await self._link.reserve_share(hold.asked.hold_id, claims)
@@ -152,11 +153,11 @@ class Admission:
             return
         at = next(at for at, claim in enumerate(claims) if claim.bucket == refusal.bucket)
         if at >= len(limits):
-            hold.barred[provider] = refused_provider(every[at], refusal.retry_after)
+            hold.barred[provider] = refused_provider(every[at].limit, refusal.retry_after)
             if limits:
-                await self._reserve(hold, limits, [], provider)
+                await self._reserve(hold, limits, (), provider)
             return
-        raise _refused(every[at], claims[at], refusal, self._wait)
+        raise _refused(every[at].limit, claims[at], refusal, self._wait)
 
     async def _decide(self, request_id: str, claims: list[Claim]) -> Decision:
         """Behind what running requests may give back, a request waits its turn, up to the stated time."""
@@ -244,5 +245,5 @@ def _refused(limit: LimitRecord, claim: Claim, refusal: Refusal, waited: float) 
         retry_after=wait,
     )
     if limit.kind in TOLD:
-        error.allowance = LimitReading(limit, refusal.used, refusal.retry_after).allowance()
+        error.allowance = allowance(limit, refusal.used, refusal.retry_after)
     return error

@@ -7,8 +7,9 @@ leases that expire, never a counter, so that no crash can leak it.
 Two clocks: windows of seconds and leases follow one that never goes back, calendar windows follow the wall.
 """
 
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from tokenworks.core.windows import FOREVER
 
@@ -16,8 +17,7 @@ LARGEST = 2**53 - 1
 """Counts are exact up to here: 9,007,199 USD in nano-dollars."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(msgspec.Struct, frozen=True, gc=False):
     """`amount` of a bucket that allows `limit` per `window` (see core.windows).
 
     Where `amount` has no room, `enough` is granted, or what is left if that is at least `least`; by default it is all
@@ -48,8 +48,7 @@ class Claim:
         return self.smallest if self.enough is None else self.enough
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(msgspec.Struct, frozen=True, gc=False):
     """The first bucket that has no room. `retry_after` seconds until it will have some, if nobody else comes first:
     None when it never will by itself (a budget in total, an amount above the limit).
 
@@ -64,8 +63,7 @@ class Refusal:
     rebuilding: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True, gc=False):
     """What a bucket holds now, and what this reservation got of it; `resets_in` seconds, None when it never resets."""
 
     used: int
@@ -73,16 +71,14 @@ class Reading:
     granted: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """`readings`: one for each claim, in order, as of after the decision."""
 
     refusal: Refusal | None
     readings: list[Reading]
 
 
-@dataclass(frozen=True, slots=True)
-class Pulse:
+class Pulse(msgspec.Struct, frozen=True, gc=False):
     """`generation` changes when the store has lost what it knew; `gateways` are those that live."""
 
     generation: str

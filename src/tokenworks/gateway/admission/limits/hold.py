@@ -1,45 +1,30 @@
 """What one request has reserved: more of it while its stream goes on, the truth in its place at the end."""
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Protocol
+
+import msgspec
 
 from tokenworks.core.allowance import Allowance
 from tokenworks.core.errors import LimitReached, UpstreamUnavailable
 from tokenworks.core.usage import Usage
-from tokenworks.gateway.admission.limits.base import LARGEST, Claim, Decision
-from tokenworks.gateway.admission.limits.rules import NEVER, Estimate, amount, is_exact
+from tokenworks.gateway.admission.limits.base import LARGEST, Claim, Decision, Reading
+from tokenworks.gateway.admission.limits.rules import NEVER, Estimate, Rule, amount, tokens
 from tokenworks.gateway.metering.attempt import Asked, Attempt
 from tokenworks.snapshot.records import LimitRecord
 
 DAY = 86_400
-TOLD = frozenset({"requests", "tokens", "input_tokens", "uncached_input_tokens", "output_tokens"})
-"""Kinds of limits that families tell of in headers."""
 AHEAD_TOKENS = 256
 """How much output a stream reserves at once when it runs past what it holds."""
 
 
-@dataclass(frozen=True, slots=True)
-class LimitReading:
-    """One limit as this request's reservation left it. `resets_in` seconds; None: never, or not by time."""
+class Held(msgspec.Struct):
+    """`claim` is what was asked for, `granted` what was got, extensions included; `reading` is of its reservation."""
 
-    limit: LimitRecord
-    used: int
-    resets_in: float | None
-
-    def allowance(self) -> Allowance:
-        limit = self.limit
-        window = limit.window or {"day": DAY, "week": 7 * DAY, "month": 30 * DAY}.get(limit.period, 0)
-        return Allowance(limit.kind, limit.limit, max(limit.limit - self.used, 0), window, self.resets_in)
-
-
-@dataclass(slots=True)
-class Held:
-    """`claim` is what was asked for, `granted` what was got, extensions included."""
-
-    limit: LimitRecord
+    rule: Rule
     claim: Claim
     granted: int
+    reading: Reading
 
 
 class Keeper(Protocol):
@@ -55,12 +40,11 @@ class Keeper(Protocol):
 
 
 class Hold:
-    """`readings`: each limit that counts this request, as of its reservation. `ended`: why its stream was ended."""
+    """`held`: of each limit that counts this request. `ended`: why its stream was ended."""
 
     def __init__(self, keeper: Keeper, asked: Asked, estimate: Estimate | None) -> None:
         self.attempts: list[Attempt] = []
         self.asked = asked
-        self.readings: list[LimitReading] = []
         self.held: list[Held] = []
         self.degraded = ""
         """Why it was given without the store."""
@@ -79,20 +63,21 @@ class Hold:
 
     async def __aexit__(self, *_: object) -> None:
         await self.settle()
+        for attempt in self.attempts:
+            attempt.part()
 
     def allowances(self) -> list[Allowance]:
-        """What is left of the caller's own limits; what a provider grants us is nobody else's business."""
+        """What is left of the caller's own limits."""
         return [
-            reading.allowance()
-            for reading in self.readings
-            if reading.limit.scope != "provider" and reading.limit.kind in TOLD
+            allowance(held.rule.limit, held.reading.used, held.reading.resets_in)
+            for held in self.held
+            if held.rule.told
         ]
 
-    def take(self, limits: list[LimitRecord], claims: list[Claim], decision: Decision) -> None:
+    def take(self, rules: Sequence[Rule], claims: list[Claim], decision: Decision) -> None:
         """A reservation was granted."""
-        for limit, claim, got in zip(limits, claims, decision.readings, strict=True):
-            self.readings.append(LimitReading(limit, got.used, None if claim.lease else got.resets_in))
-            self.held.append(Held(limit, claim, got.granted))
+        for rule, claim, got in zip(rules, claims, decision.readings, strict=True):
+            self.held.append(Held(rule, claim, got.granted, got))
         self._measure()
 
     def add(self, attempt: Attempt) -> None:
@@ -134,19 +119,19 @@ class Hold:
         assert estimate is not None  # noqa: S101 -- `allowed` is never reached without one
         wishes: list[tuple[Held, Claim]] = []
         for held in self.held:
-            exact = is_exact(held.limit)
-            needed = estimate.amount(held.limit.kind, _usage(estimate, output, exact)) - held.granted
+            exact, kind = held.rule.exact, held.rule.kind
+            needed = estimate.amount(kind, _usage(estimate, output, exact)) - held.granted
             if needed > 0:
-                ahead = estimate.amount(held.limit.kind, _usage(estimate, output + AHEAD_TOKENS, exact)) - held.granted
+                ahead = estimate.amount(kind, _usage(estimate, output + AHEAD_TOKENS, exact)) - held.granted
                 wishes.append((held, _more(held.claim, ahead, needed if exact else None)))
         decision = await self._keeper.more(self, [claim for _, claim in wishes]) if wishes else None
         if wishes and decision is None:
-            if any(is_exact(held.limit) for held, _ in wishes):
+            if any(held.rule.exact for held, _ in wishes):
                 self.ended = "limits cannot be checked right now"
                 return False
         elif decision is not None and decision.refusal is not None:
             held = next(each for each, claim in wishes if claim.bucket == decision.refusal.bucket)
-            self.ended = f"{describe(held.limit)} is used up"
+            self.ended = f"{describe(held.rule.limit)} is used up"
             return False
         elif decision is not None:
             for (held, _), got in zip(wishes, decision.readings, strict=True):
@@ -162,21 +147,15 @@ class Hold:
 
     def _actual(self) -> dict[str, int]:
         """By bucket, what the attempts took."""
-        taken: dict[str, tuple[Usage, int]] = {}
-        whole, charge = _NOTHING
-        for attempt in self.attempts:
-            if (settled := attempt.settled) is not None:
-                usage = settled.usage.usage()
-                known, paid = taken.get(attempt.provider, _NOTHING)
-                taken[attempt.provider] = (known + usage if known.total else usage, paid + settled.charge)
-                whole, charge = whole + usage if whole.total else usage, charge + settled.charge
+        whole, charge = _taken(self.attempts)
         actual = {}
         for held in self.held:
-            limit = held.limit
-            if limit.scope != "provider":
-                actual[held.claim.bucket] = amount(limit.kind, whole, charge)
-            else:
-                actual[held.claim.bucket] = amount(limit.kind, *taken[limit.id]) if limit.id in taken else 0
+            rule = held.rule
+            if not rule.bought:
+                actual[rule.name] = amount(rule.kind, whole, charge)
+                continue
+            theirs = [each for each in self.attempts if each.provider == rule.limit.id and each.settled is not None]
+            actual[rule.name] = amount(rule.kind, *_taken(theirs)) if theirs else 0
         return actual
 
     def _measure(self, reached: int = 0) -> None:
@@ -185,20 +164,36 @@ class Hold:
         if estimate is None:
             return
         for held in self.held:
-            if held.limit.kind not in _GROWING:
+            if not held.rule.grows:
                 continue
-            if not is_exact(held.limit):
+            if not held.rule.exact:
                 allowed = min(allowed, max(estimate.usual.output, reached) + (AHEAD_TOKENS if reached else 0))
             elif held.granted != held.claim.amount:
-                allowed = min(allowed, estimate.output_within(held.limit.kind, held.granted))
+                allowed = min(allowed, estimate.output_within(held.rule.kind, held.granted))
                 self.asked.request.may_end = estimate.endable
             elif not estimate.bounded:
                 allowed = min(allowed, estimate.most.output)
         self.allowed = allowed
 
 
-_NOTHING = (Usage(), 0)
-_GROWING = frozenset({"output_tokens", "tokens", "spend_nano_usd"})
+def _taken(attempts: Iterable[Attempt]) -> tuple[Usage, int]:
+    """What those that are settled took, and what they are charged."""
+    whole, charge = _NOTHING, 0
+    for attempt in attempts:
+        if (settled := attempt.settled) is not None:
+            usage = settled.usage.usage()
+            whole = usage if whole is _NOTHING else whole + usage
+            charge += settled.charge
+    return whole, charge
+
+
+_NOTHING = Usage()
+
+
+def allowance(limit: LimitRecord, used: int, resets_in: float | None) -> Allowance:
+    """What is left of a limit of which so much is used."""
+    window = limit.window or {"day": DAY, "week": 7 * DAY, "month": 30 * DAY}.get(limit.period, 0)
+    return Allowance(limit.kind, limit.limit, max(limit.limit - used, 0), window, resets_in)
 
 
 def describe(limit: LimitRecord) -> str:
@@ -217,7 +212,7 @@ def refused_provider(limit: LimitRecord, retry_after: float | None) -> UpstreamU
 
 
 def _usage(estimate: Estimate, output: int, exact: bool) -> Usage:
-    return Usage(input=(estimate.most if exact else estimate.usual).input, output=output)
+    return tokens((estimate.most if exact else estimate.usual).input, output)
 
 
 def _more(claim: Claim, ahead: int, least: int | None) -> Claim:

@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from tokenworks.core.errors import Unavailable
 from tokenworks.gateway.admission.limits.base import Claim, Decision, LimitStore, Reading
@@ -77,7 +78,8 @@ class StoreLink:
             if isinstance(error, Unavailable):
                 self._lost(error.message)
             raise
-        self._remember(claims, decision.readings)
+        if not self._store.in_process:
+            self._remember(claims, decision.readings)
         if decision.refusal is None:
             self._running[request_id] = [(claims, decision.readings)]
         return decision

@@ -1,10 +1,15 @@
-"""Which buckets a request touches, and with how much: pure arithmetic over the snapshot's limits."""
+"""Which buckets a request touches, and with how much: pure arithmetic over the snapshot's limits.
+
+What follows from the limits alone is worked out once for each snapshot of them, and which of them bind a key's requests
+for a model once for each such pair.
+"""
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
+
+import msgspec
 
 from tokenworks.core.caller import Caller
 from tokenworks.core.messages import Image
@@ -29,10 +34,42 @@ LEAST_OUTPUT = 16
 """A stream that can be ended starts when there is room for so much."""
 NEVER = 2**63
 SPEND = "spend_nano_usd"
+TOLD = frozenset({"requests", "tokens", "input_tokens", "uncached_input_tokens", "output_tokens"})
+"""Kinds of limits that families tell of in headers."""
+GROWING = frozenset({"output_tokens", "tokens", SPEND})
+"""Kinds of which a stream takes more the longer it is."""
+MOST_BOUND = 100_000
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Rule(msgspec.Struct, frozen=True):
+    """A limit, and what follows from it for every request. `name` is its bucket, `window` as in core.windows.
+
+    `exact`: never exceeded, as a strict limit and every budget that gateways know of. `told`: to the caller; what a
+    provider grants us is nobody else's business. `fixed` is what each request takes, where that is always the same."""
+
+    limit: LimitRecord
+    name: str
+    kind: str
+    window: int
+    exact: bool
+    bought: bool
+    told: bool
+    grows: bool
+    fixed: Claim | None
+
+    @classmethod
+    def of(cls, limit: LimitRecord) -> "Rule":
+        kind, bought, window = limit.kind, limit.scope == "provider", limit.window
+        if limit.period:
+            window = PERIODS[limit.period]
+        fixed = None
+        if kind in ("requests", "concurrency"):
+            fixed = Claim(limit.name, 1, limit.limit, window, limit.offset, lease=kind == "concurrency")
+        exact, told = limit.strict or kind == SPEND, kind in TOLD and not bought
+        return cls(limit, limit.name, kind, window, exact, bought, told, kind in GROWING, fixed)
+
+
+class Estimate(msgspec.Struct, frozen=True):
     """What a request may take: at the least, as likely, and at the most. Tokens; `prices` of its targets.
 
     `endable`: the gateway can end its answer anywhere, so it may start with less than the most. `bounded`: the most is
@@ -52,25 +89,24 @@ class Estimate:
             return amount(kind, usage, 0)
         return max((_dearest(price, usage, self.tier) for price in self.prices), default=0)
 
-    def claim(self, limit: LimitRecord, spend: SpendRecord | None = None, unshipped: int = 0) -> Claim:
+    def claim(self, rule: Rule, spend: SpendRecord | None = None, unshipped: int = 0) -> Claim:
         """`unshipped` nano-dollars of this gateway that the ledger does not know yet."""
-        window = PERIODS[limit.period] if limit.period else limit.window
-        if limit.kind in ("requests", "concurrency"):
-            return Claim(limit.name, 1, limit.limit, window, limit.offset, lease=limit.kind == "concurrency")
-        usual = self.amount(limit.kind, self.usual)
-        if not is_exact(limit):
+        if rule.fixed is not None:
+            return rule.fixed
+        kind, limit, offset = rule.kind, rule.limit.limit, rule.limit.offset
+        usual = self.amount(kind, self.usual)
+        if not rule.exact:
             # It may overshoot by what the estimate was wrong, so it is not refused for output that may never come.
-            least = min(self.amount(limit.kind, Usage(input=self.usual.input, output=min(self.usual.output, 1))), usual)
-            return Claim(limit.name, usual, limit.limit, window, limit.offset, least=least, enough=usual)
-        most = max(self.amount(limit.kind, self.most), usual)
-        least = min(self.amount(limit.kind, self.least), most) if self.endable else most
-        floor = since = None
-        if limit.kind == SPEND:
+            least = min(self.amount(kind, tokens(self.usual.input, min(self.usual.output, 1))), usual)
+            return Claim(rule.name, usual, limit, rule.window, offset, False, least, usual)
+        most = max(self.amount(kind, self.most), usual)
+        least = min(self.amount(kind, self.least), most) if self.endable else most
+        floor = None
+        since = 0
+        if kind == SPEND:
             begins = spend.begins if spend is not None else 0
-            floor, since = (spend.spent if spend is not None else 0) + unshipped, epoch_at(begins, window, limit.offset)
-        return Claim(
-            limit.name, most, limit.limit, window, limit.offset, False, least, max(least, usual), floor, since or 0
-        )
+            floor, since = (spend.spent if spend is not None else 0) + unshipped, epoch_at(begins, rule.window, offset)
+        return Claim(rule.name, most, limit, rule.window, offset, False, least, max(least, usual), floor, since)
 
     def output_within(self, kind: str, granted: int) -> int:
         """Tokens of output that still fit what was granted."""
@@ -85,13 +121,13 @@ class Estimate:
                 high = middle
         return low
 
-    def with_output(self, tokens: int) -> Usage:
-        return Usage(input=self.most.input, output=tokens)
+    def with_output(self, output: int) -> Usage:
+        return tokens(self.most.input, output)
 
 
-def is_exact(limit: LimitRecord) -> bool:
-    """Never exceeded: a strict limit, and every budget that gateways know of."""
-    return limit.strict or limit.kind == SPEND
+def tokens(input: int, output: int) -> Usage:
+    """One request's."""
+    return Usage(input=input, output=output, priced_requests=1)
 
 
 def estimate(request: Request, model: ModelRecord, targets: list[Target], learned: int | None) -> Estimate:
@@ -105,12 +141,16 @@ def estimate(request: Request, model: ModelRecord, targets: list[Target], learne
     usual = min(largest, USUAL_OUTPUT if learned is None else learned)
     hardest = size + (TEMPLATE_TOKENS + _image_tokens(task) if isinstance(task, Conversation) else 0)
     now = time.time()
-    prices = {id(price): price for target in targets if (price := target.price.at(now)) is not None}
+    prices: list[Price] = []
+    for target in targets:
+        price = target.price.at(now)
+        if price is not None and price not in prices:
+            prices.append(price)
     return Estimate(
-        Usage(input=hardest, output=min(largest, LEAST_OUTPUT) * choices),
-        Usage(input=size // BYTES_PER_TOKEN + 1, output=usual * choices),
-        Usage(input=hardest, output=largest * choices),
-        tuple(prices.values()),
+        tokens(hardest, min(largest, LEAST_OUTPUT) * choices),
+        tokens(size // BYTES_PER_TOKEN + 1, usual * choices),
+        tokens(hardest, largest * choices),
+        tuple(prices),
         generates and not request.own,
         bool(asked or bound),
         max(choices, 1),
@@ -140,44 +180,65 @@ class Rules:
 
     def __init__(self, limits: Mapping[str, LimitRecord]) -> None:
         self.source = limits
-        self._by_owner: dict[tuple[str, str], list[LimitRecord]] = defaultdict(list)
+        self._by_owner: dict[tuple[str, str], list[Rule]] = defaultdict(list)
         for limit in limits.values():
-            self._by_owner[limit.scope, limit.id].append(limit)
+            self._by_owner[limit.scope, limit.id].append(Rule.of(limit))
+        self._bound: dict[tuple[Caller, str], tuple[Rule, ...]] = {}
         self.of_providers = any(limit.scope == "provider" for limit in limits.values())
         """Whether some limit counts what is bought, which depends on where a request goes."""
 
-    def for_request(self, caller: Caller, model: str) -> list[LimitRecord]:
+    def for_request(self, caller: Caller, model: str) -> tuple[Rule, ...]:
         """Every limit of the caller and the model that counts this request, in the order of refusals."""
         if not self._by_owner:
-            return []
-        owners = (
-            ("key", caller.key_id),
-            ("project", caller.project_id),
-            ("organization", caller.organization_id),
-            ("model", model),
-        )
-        return [limit for owner in owners for limit in self._by_owner.get(owner, ()) if limit.model in (None, model)]
+            return ()
+        asked = (caller, model)
+        found = self._bound.get(asked)
+        if found is None:
+            if len(self._bound) >= MOST_BOUND:
+                self._bound.clear()
+            owners = (
+                ("key", caller.key_id),
+                ("project", caller.project_id),
+                ("organization", caller.organization_id),
+                ("model", model),
+            )
+            found = self._bound[asked] = tuple(self._of(owners, model))
+        return found
 
-    def for_provider(self, provider: str, model: str) -> list[LimitRecord]:
+    def for_provider(self, provider: str, model: str) -> tuple[Rule, ...]:
         """Limits of what is bought from a provider."""
-        return [limit for limit in self._by_owner.get(("provider", provider), ()) if limit.model in (None, model)]
+        return tuple(self._of((("provider", provider),), model)) if self.of_providers else ()
+
+    def budgets(self, caller: Caller, model: str, provider: str) -> tuple[str, ...]:
+        """Names of those that a charge counts in."""
+        found = self.for_request(caller, model) + self.for_provider(provider, model)
+        return tuple(rule.name for rule in found if rule.kind == SPEND)
+
+    def _of(self, owners: Iterable[tuple[str, str]], model: str) -> Iterable[Rule]:
+        for owner in owners:
+            for rule in self._by_owner.get(owner, ()):
+                if rule.limit.model in (None, model):
+                    yield rule
 
 
 def _image_tokens(task: Conversation) -> int:
-    parts = (part for message in task.messages for part in message.parts)
-    return IMAGE_TOKENS * sum(isinstance(part, Image) and part.url is not None for part in parts)
+    found = 0
+    for message in task.messages:
+        for part in message.parts:
+            if isinstance(part, Image) and part.url is not None:
+                found += IMAGE_TOKENS
+    return found
 
 
 def _dearest(price: Price, usage: Usage, tier: str) -> int:
     """Whatever kind the tokens turn out to be, and wherever they are made."""
     regions, varies = _variants(price)
-    shapes = [Usage(input=usage.input, output=usage.output, priced_requests=1)]
-    if varies:
-        written, output = usage.input, usage.output
-        shapes.append(
-            Usage(cache_write=written, cache_write_1h=written, output=output, reasoning=output, priced_requests=1)
-        )
-    return max(price.charge(each, tier, region) for each in shapes for region in regions)
+    most = max([price.charge(usage, tier, region) for region in regions])
+    if not varies:
+        return most
+    written, output = usage.input, usage.output
+    dear = Usage(cache_write=written, cache_write_1h=written, output=output, reasoning=output, priced_requests=1)
+    return max(most, *[price.charge(dear, tier, region) for region in regions])
 
 
 @lru_cache(maxsize=1024)
