@@ -91,7 +91,8 @@ price = {input = 0.0000000001, output = "1"}
         "write at most 9 decimal places",
         "t.toml:11: models.assistant.price.output must be a number of USD, not a string; write it without quotes",
         't.toml:13: models.nobody has nobody to answer it; add targets = ["provider/model"] or an engine',
-        "t.toml:14: unknown key serv; nearest is 'serve'; valid: installation, models, providers, serve, sinks",
+        "t.toml:14: unknown key serv; nearest is 'serve'; "
+        "valid: aliases, installation, models, providers, serve, sinks",
     ]
 
 
@@ -513,3 +514,57 @@ def test_a_damaged_file_never_crashes(damages: list[tuple[float, int, str]]) -> 
 def test_a_literal_key_is_not_shown_by_a_traceback_or_a_problem() -> None:
     found = problems(PROVIDER + 'api_key = "sk-S3CRET"\nprotocl = 1')
     assert "S3CRET" not in "\n".join(found)
+
+
+def test_aliases() -> None:
+    text = """
+[models.m]
+engine = "echo"
+[aliases.chat]
+to = {m = 9, "org/other" = 1}
+sticky = "user"
+canary = {to = "new", percent = 2.5}
+price = {input = 1, output = 2}
+[[aliases.chat.rules]]
+name = "gold"
+when = {metadata = {tier = "gold"}}
+to = "m"
+"""
+    chat = read(text).aliases["chat"]
+    assert chat.price == {"input": 1_000_000_000, "output": 2_000_000_000}
+    assert chat.definition == {
+        "to": {"m": 9, "org/other": 1},
+        "sticky": "user",
+        "canary": {"to": "new", "percent": 2.5},
+        "rules": [{"name": "gold", "when": {"metadata": {"tier": "gold"}}, "to": "m"}],
+    }
+
+
+def test_what_is_wrong_with_aliases_is_told_with_its_line() -> None:
+    assert problems("""
+[aliases.m]
+to = "x"
+[aliases.chat]
+to = {x = 0}
+price = {input = 1}
+[[aliases.chat.rules]]
+when = {user = "u"}
+to = "x"
+[[aliases.chat.rules]]
+when = {users = "u"}
+to = "x"
+[aliases.a]
+to = "b"
+[aliases.b]
+to = "c"
+shadow = {to = "a", percent = 1}
+[models.m]
+engine = "echo"
+""") == [
+        "t.toml:2: aliases.m has the name of a model; give it another one",
+        "t.toml:5: aliases.chat.to has no weight above 0, so nobody would answer",
+        "t.toml:6: aliases.chat.price states no rate for output; write 0 if that is free",
+        "t.toml:11: aliases.chat.rules[1].when.users is unknown; known: key, project, organization, user, protocol, "
+        "needs, hours, days, metadata, prompt_tokens",
+        "t.toml:13: aliases lead in a circle: a -> b -> a; let one name a model",
+    ]  # fmt: skip

@@ -28,6 +28,8 @@ EXPECTED = {
     "billing.write": "operator",
     "prices.read": "operator",
     "prices.write": "operator",
+    "aliases.read": "operator",
+    "aliases.write": "operator",
     "admin_keys.read": "operator owner admin",
     "admin_keys.write": "operator owner admin",
     "audit.read": "operator owner admin",

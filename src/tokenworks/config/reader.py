@@ -11,8 +11,10 @@ from tokenworks.config import values
 from tokenworks.config.positions import Path as KeyPath
 from tokenworks.config.positions import key_lines
 from tokenworks.config.problems import ConfigError, Problem, choose
-from tokenworks.config.records import Configuration, ModelConfig, ModelFacts, ProviderConfig, Stated
+from tokenworks.config.records import AliasConfig, Configuration, ModelConfig, ModelFacts, ProviderConfig, Stated
 from tokenworks.config.values import Bad, Check
+from tokenworks.core.aliases import reading
+from tokenworks.core.aliases.resolving import cycle
 from tokenworks.core.price import STATED, unclear
 from tokenworks.core.routing import SORTS
 from tokenworks.core.target import Policy, RouteLimits
@@ -178,7 +180,7 @@ class _Reader:
         self._engine = values.string if engines is None else values.one_of(engines, partial(choose, known=engines))
 
     def configuration(self, document: dict[str, Any]) -> Configuration:
-        self._refuse_unknown((), document, ("providers", "models", "serve", "installation", "sinks"))
+        self._refuse_unknown((), document, ("providers", "models", "aliases", "serve", "installation", "sinks"))
         named = self._tables(document, "providers")
         providers = self.providers(document)
         models = {name: self._model(name, table, named) for name, table in self._tables(document, "models").items()}
@@ -193,11 +195,37 @@ class _Reader:
         options = self._keys(("serve",), document.get("serve", {}), SERVE)
         labels = self._keys(("installation",), document.get("installation", {}), LABELS)
         sinks = {name: self._sink(name, table) for name, table in self._tables(document, "sinks").items()}
-        return Configuration(providers, models, options, Stated(**labels), sinks)
+        aliases = self._aliases(document, models)
+        return Configuration(providers, models, options, Stated(**labels), sinks, aliases)
 
     def _sink(self, name: str, table: Any) -> Stated:
         self._check(("sinks", name), values.plain_name, name)
         return Stated(**self._keys(("sinks", name), table, LABELS))
+
+    def _aliases(self, document: dict[str, Any], models: Mapping[str, ModelConfig]) -> dict[str, AliasConfig]:
+        """Whom they name is looked at where every model is known: workers and other hands add some."""
+        configs, read = {}, {}
+        for name, table in self._tables(document, "aliases").items():
+            path = ("aliases", name)
+            if name in models:
+                self._problem(path, f"{_dotted(path)} has the name of a model; give it another one")
+            if not isinstance(table, dict):
+                self._problem(path, f'{_dotted(path)} must be a table; write to = "MODEL" in it')
+                continue
+            definition = {key: value for key, value in table.items() if key != "price"}
+            try:
+                definition = values.plain(definition)
+                read[name] = reading.read(name, definition)
+            except Bad as bad:
+                self._problem(path, f"{_dotted(path)} {bad}")
+            except reading.Unreadable as error:
+                for place, message in error.problems:
+                    self._problem((*path, *place), f"{_dotted((*path, *place))} {message}")
+            price = self._rates((*path, "price"), table["price"]) if "price" in table else None
+            configs[name] = AliasConfig(name, definition, price)
+        if (way := cycle(read)) is not None:
+            self._problem(("aliases", way[0]), f"aliases lead in a circle: {' -> '.join(way)}; let one name a model")
+        return configs
 
     def providers(self, document: dict[str, Any]) -> dict[str, ProviderConfig]:
         """With the placeholders of their URLs as they stand there."""

@@ -77,6 +77,16 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class AliasConfig:
+    """`[aliases.NAME]`: a virtual model. `definition` is the table that core.aliases.reading takes, `price` what its
+    requests cost, where that is not the price of the model that answers."""
+
+    name: str
+    definition: dict[str, Any]
+    price: dict[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Stated:
     """`[installation]` and `[sinks.NAME]`: what the operator states of all that is its own, and of one of them or of
     somebody else who is told of requests. The labels are those of snapshot.records.UpstreamRecord; the installation's
@@ -97,3 +107,4 @@ class Configuration:
     options: dict[str, Any] = field(default_factory=dict)
     installation: Stated = Stated()
     sinks: dict[str, Stated] = field(default_factory=dict)
+    aliases: dict[str, AliasConfig] = field(default_factory=dict)

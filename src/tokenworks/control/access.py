@@ -46,6 +46,8 @@ ALLOWED: Mapping[str, frozenset[Role]] = {
     "billing.write": frozenset({Role.OPERATOR}),
     "prices.read": frozenset({Role.OPERATOR}),
     "prices.write": frozenset({Role.OPERATOR}),
+    "aliases.read": frozenset({Role.OPERATOR}),
+    "aliases.write": frozenset({Role.OPERATOR}),
     "admin_keys.read": MANAGERS,
     "admin_keys.write": MANAGERS,
     "audit.read": MANAGERS,
@@ -152,6 +154,8 @@ PayBilling = Annotated[Actor, Depends(Needs("billing.pay"))]
 WriteBilling = Annotated[Actor, Depends(Needs("billing.write"))]
 ReadPrices = Annotated[Actor, Depends(Needs("prices.read"))]
 WritePrices = Annotated[Actor, Depends(Needs("prices.write"))]
+ReadAliases = Annotated[Actor, Depends(Needs("aliases.read"))]
+WriteAliases = Annotated[Actor, Depends(Needs("aliases.write"))]
 ReadAdminKeys = Annotated[Actor, Depends(Needs("admin_keys.read"))]
 WriteAdminKeys = Annotated[Actor, Depends(Needs("admin_keys.write"))]
 ReadAudit = Annotated[Actor, Depends(Needs("audit.read"))]

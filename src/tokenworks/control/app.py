@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -20,8 +20,10 @@ from starlette.types import ASGIApp
 from tokenworks import __version__
 from tokenworks.config import ConfigError, Configuration, load
 from tokenworks.config.catalog import known_providers
+from tokenworks.config.records import AliasConfig
 from tokenworks.control import errors, internal, settings
 from tokenworks.control.admin import receipts, routes
+from tokenworks.control.aliases import book as alias_book
 from tokenworks.control.answers import router as answers_router
 from tokenworks.control.answers.service import Answers
 from tokenworks.control.answers.webhooks import Webhooks
@@ -67,7 +69,7 @@ from tokenworks.core.clock import Clock, SystemClock
 from tokenworks.models import WeightsError, load_catalog
 from tokenworks.protocols import PROTOCOLS
 from tokenworks.snapshot.publisher import Publisher
-from tokenworks.snapshot.records import ResidencyRecord, UpstreamRecord
+from tokenworks.snapshot.records import AliasRecord, ResidencyRecord, UpstreamRecord
 from tokenworks.snapshot.sealing import ensure_cluster_key, internal_token
 from tokenworks.telemetry import logs
 
@@ -100,11 +102,10 @@ async def _run(chosen: Settings, listener: socket.socket) -> None:
     configuration = _configuration(chosen)
     offered = _offers(chosen, configuration)
     upstreams = endpoints(configuration, cluster_key, chosen.environment)
-    paid = costs(configuration)
     database = Database(chosen.database or sqlite_url(chosen.data_dir / "control.db"))
     try:
         leadership = await _in_charge(database)
-        services = await _prepare(chosen, database, cluster_key, offered, upstreams, paid, configuration)
+        services = await _prepare(chosen, database, cluster_key, offered, upstreams, configuration)
         guarded = Guard(application(services), database, internal_token(cluster_key), services.clock)
         server = _Server(guarded, services.publisher)
         async with leadership.held(server.stop), _running(services, Upkeep(database, services.clock, chosen.terms)):
@@ -157,10 +158,10 @@ async def _prepare(
     cluster_key: bytes,
     offered: dict[str, Offer],
     upstreams: list[UpstreamRecord],
-    paid: dict[str, dict[str, int]],
     configuration: Configuration,
 ) -> Services:
     """The database at its newest schema, and everything that it says published."""
+    paid, stated = costs(configuration), configuration.aliases
     clock: Clock = SystemClock()
     now = clock.now_ns() // 1_000_000_000
     try:
@@ -172,7 +173,10 @@ async def _prepare(
             limited = await limits.every(connection)
             brought = await provider_keys.published(connection)
             policies = await residency.every(connection)
-            await book.take_configuration(connection, offered, paid, now)
+            priced_offers = offered | {each.name: Offer(each.name, price=each.price) for each in stated.values()}
+            await book.take_configuration(connection, priced_offers, paid, now)
+            await alias_book.take_configuration(connection, stated, now)
+            named = await alias_book.records(connection)
             priced = await prices.every(connection)
             await connection.run_sync(rollup.advance)
             await connection.run_sync(partitions.make, now)
@@ -188,7 +192,9 @@ async def _prepare(
             f"[models.{unpriced[0]}] has targets but no price; add price = {{input = ..., output = ...}} in USD per "
             "million tokens (0 is a price too), or set it in the price book before the model is offered"
         )
+    _require_sound(named, stated, offered)
     announcer.announce_prices(book.published(priced, now))
+    announcer.announce_aliases(named)
     announcer.announce_keys(valid)
     announcer.announce_limits(limited)
     announcer.announce_own_keys(brought)
@@ -234,6 +240,17 @@ def _require_kept(policies: Sequence[ResidencyRecord], announcer: Announcer) -> 
             )
         if reason := unanswerable([policy], announcer.targets()):
             log.warning("a residency policy leaves nobody to answer: %s", reason)
+
+
+def _require_sound(named: list[AliasRecord], stated: Mapping[str, AliasConfig], offered: Mapping[str, Offer]) -> None:
+    """StartupError for what the file is wrong about. What other hands made and the file has broken since is refused by
+    gateways, so that it can be put right."""
+    every = alias_book.definitions(named)
+    if reason := alias_book.problem(every, offered, [name for name in stated if name in every]):
+        raise StartupError(f"[aliases]: {reason}")
+    for name in every.keys() - stated.keys():
+        if reason := alias_book.problem(every, offered, [name]):
+            log.warning("an alias is broken: %s", reason)
 
 
 def application(services: Services) -> FastAPI:

@@ -15,6 +15,7 @@ from tokenworks.control.storage.fleet import Replica
 from tokenworks.snapshot.publisher import Publisher
 from tokenworks.snapshot.records import (
     FREE,
+    AliasRecord,
     LimitRecord,
     ModelRecord,
     OwnKeysRecord,
@@ -47,6 +48,7 @@ class Announcer:
         self._endpoints = {endpoint.id: endpoint for endpoint in endpoints}
         self._replicas: Sequence[Replica] = ()
         self._book = Published({}, {})
+        self._aliases: Sequence[AliasRecord] = ()
 
     @property
     def endpoints(self) -> Mapping[str, UpstreamRecord]:
@@ -113,6 +115,14 @@ class Announcer:
         """All versions that are in force or will be."""
         self._book = book
         self.announce_models(self._replicas)
+        self.announce_aliases(self._aliases)
+
+    def announce_aliases(self, aliases: Sequence[AliasRecord]) -> None:
+        """All that are in force."""
+        self._aliases = aliases
+        prices = self._book.prices
+        told = {each.name: replace_record(each, prices=prices.get(each.name, ())) for each in aliases}
+        self._publisher.publish(replace(self._publisher.state, aliases=told))
 
     def announce_spends(self, spends: Iterable[SpendRecord], shipped: Mapping[str, int]) -> None:
         """What is spent of each budget, as far as each gateway's journal has come in."""

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+OPERATOR = "operator"
+"""The id that stands for nobody's organization: whatever the installation itself asks for is its operator's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:

@@ -52,6 +52,8 @@ def unclear(rates: Mapping[str, int]) -> str | None:
 BATCH = "batch"
 BYOK = "byok"
 """The version of the price of attempts that a caller's own provider account pays for: nothing."""
+SHADOW = "shadow"
+"""The same of copies of requests, which nobody asked for: their operator pays what they cost."""
 _STANDARD = frozenset({"", "auto", "default", "standard", "on_demand", "standard_only"})
 """What hosts call the tier that nobody has to ask for."""
 

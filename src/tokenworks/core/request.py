@@ -1,8 +1,10 @@
 """A request in neutral form: the task, how to sample, and what the caller wants back."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tokenworks.core.aliases.records import Resolution
 from tokenworks.core.messages import Foreign, Message, Tool, ToolChoice
 from tokenworks.core.routing import Preferences
 
@@ -94,7 +96,9 @@ class Request:
     `own` names parameters that shape the answer and that only the caller's own protocol can carry: they are refused
     for an upstream of any other. An empty `model` means the service's default one.
     `unusual` tells that the body asks in a way that only some hosts of its protocol know: engines of ours get it anew.
-    `routing` is who shall answer, where the caller cares.
+    `routing` is who shall answer, where the caller cares. `id` is the gateway's own for it. `labels` and `session` are
+    what its caller says of it to the gateway alone: metadata, and which conversation it belongs to. `via` is how the
+    name of a virtual model became `model`. `shadow` tells that it is the copy of another, whose answer nobody sees.
     `may_end` tells that the gateway may have to end the answer before the model does.
     `timed` asks for a `Timing` with the answer. `batch` tells that it is a line of a batch. `tenant` is the project of
     the caller: engines of ours give tenants fair shares and keep what they computed for one from all others.
@@ -124,4 +128,9 @@ class Request:
     may_end: bool = False
     tenant: str = ""
     routing: Preferences | None = None
+    id: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    session: str = ""
+    via: Resolution | None = None
+    shadow: bool = False
     options: dict[str, Any] = field(default_factory=dict)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, fields
 from operator import add, attrgetter
 
+BYTES_PER_TOKEN = 4
+"""Of a request's body, as a rule of thumb."""
 MOST = 1_000_000_000
 """Of one kind, in one request."""
 

@@ -57,6 +57,7 @@ from tokenworks.gateway.routing.explain import Explain
 from tokenworks.gateway.routing.plan import Facts
 from tokenworks.gateway.routing.planner import Planner
 from tokenworks.gateway.settings import Settings
+from tokenworks.gateway.shadows import Shadows
 from tokenworks.gateway.upstreams.http import Upstreams
 from tokenworks.gateway.upstreams.probe import Probe
 from tokenworks.journal.directory import JournalLocked
@@ -106,7 +107,8 @@ class Gateway:
         planner = Planner(facts)
         attempts = Attempts(self._upstreams, Meter(journal, metrics), standings, planner.answered)
         self._cache = Cached(attempts, cache_store(where, settings.limits_timeout, settings.cache_bytes), cluster_key)
-        pipeline = Pipeline(self._snapshot, keys, self._admission, planner, self._cache, limits)
+        self._shadows = Shadows(self._snapshot, self._admission, self._upstreams, journal, metrics, facts.here)
+        pipeline = Pipeline(self._snapshot, keys, self._admission, planner, self._cache, self._shadows, limits)
         pages: dict[tuple[str, str], Handler] = {
             ("GET", "/healthz"): self._health.healthz,
             ("GET", "/readyz"): self._health.readyz,
@@ -196,6 +198,7 @@ class Gateway:
     async def stop(self) -> None:
         await self._batches.stop()
         await self._runs.stop(self._drain_seconds)
+        await self._shadows.stop()
         await self._admission.close()
         await self._cache.close()
         await self._prober.stop()

@@ -16,6 +16,7 @@ from tokenworks.gateway.metering.attempt import Asked
 from tokenworks.gateway.routing import vocabulary
 from tokenworks.gateway.routing.plan import default_model
 from tokenworks.gateway.routing.planner import Planner
+from tokenworks.gateway.shadows import Shadows
 from tokenworks.journal.records import Settled
 from tokenworks.protocols import codec as find_codec
 from tokenworks.protocols.base import Codec, ReadsHeaders
@@ -30,6 +31,7 @@ class Pipeline:
         admission: Admission,
         planner: Planner,
         answers: Cached,
+        shadows: Shadows,
         limits: EdgeLimits,
     ) -> None:
         self._snapshot = snapshot
@@ -37,6 +39,7 @@ class Pipeline:
         self._admission = admission
         self._planner = planner
         self._answers = answers
+        self._shadows = shadows
         self._limits = limits
         self.interactive = 0
         """Requests of callers who wait, in flight."""
@@ -67,7 +70,8 @@ class Pipeline:
         request.model = request.model or default_model(type(request.task), caller, state).name
         request.tenant = caller.project_id
         delivery = Delivery(exchange, codec, self._limits, stream=request.stream)
-        choices = vocabulary.choices(request, state)
+        request.id = exchange.request_id
+        choices = vocabulary.choices(request, state, caller)
         for choice in choices[:-1]:
             try:
                 number = first_attempt + delivery.earlier
@@ -83,6 +87,8 @@ class Pipeline:
         """One model's answer: planned, reserved, and got from the cache or from its targets."""
         exchange, caller, request, state = delivery.exchange, asked.caller, asked.request, self._snapshot.state
         exchange.notes |= {"key_id": caller.key_id, "model": request.model, "stream": request.stream}
+        exchange.named(request.via)
+        shadow = self._shadows.beside(asked, delivery.codec, exchange.path)
         targets = self._planner.plan(request, caller, state)
         exchange.notes["metered_model"] = request.model
         async with await self._admission.hold(asked, state, targets) as hold:
@@ -91,4 +97,5 @@ class Pipeline:
             policies = state.policies(caller.organization_id, caller.project_id)
             uncacheable = self._planner.facts.here.uncacheable(policies, state)
             route = Route(asked, model, targets, state.upstreams, hold, own_keys, policies, uncacheable)
-            return await self._answers.answer(delivery, route)
+            with shadow:
+                return await self._answers.answer(delivery, route)

@@ -66,6 +66,13 @@ class Opened(msgspec.Struct, tag="opened", frozen=True, omit_defaults=True):
     """Made with a key that the project brought: its provider bills the project, and nothing is charged here."""
     residency: str = ""
     """Which residency policies hold for it, and the labels of the upstream that prove them; "": none does."""
+    alias: str = ""
+    """The virtual model that was named, and which version of it said that `model` answers."""
+    alias_version: int = 0
+    alias_seed: int = 0
+    """A hash of what keeps requests together, from which that version chose."""
+    shadow: bool = False
+    """A copy of somebody's request, whose answer nobody sees: nobody's key, and nothing is charged."""
 
 
 class Progress(msgspec.Struct, tag="progress", frozen=True, omit_defaults=True):

@@ -33,6 +33,10 @@ DIALECTS = {
 }
 
 
+USUAL = "openai_chat"
+"""What is meant where nobody says."""
+
+
 def codec(name: str) -> Codec:
     """The codec of a protocol or of a dialect. ValueError with the known names for any other."""
     try:

@@ -7,9 +7,12 @@ only ever added, with a default; a reader ignores what it does not know.
 
 from fractions import Fraction
 from functools import cached_property
+from typing import Any
 
 import msgspec
 
+from tokenworks.core.aliases import reading
+from tokenworks.core.aliases.records import Alias
 from tokenworks.core.price import Price, Tariff, When
 from tokenworks.core.routing import ORDER
 
@@ -166,21 +169,52 @@ class ModelRecord(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
 
     @cached_property
     def _tariffs(self) -> dict[tuple[str, str], Tariff]:
-        """By owner."""
-        owners: dict[tuple[str, str], list[Price]] = {("", ""): []}
-        for record in self.prices:
-            owners.setdefault((record.organization_id, record.project_id), []).append(record.price)
-        tariffs: dict[tuple[str, str], Tariff] = {}
-        for owner in sorted(owners):  # everybody's, an organization's, its projects'
-            otherwise = tariffs.get((owner[0], "")) or tariffs.get(("", ""))
-            tariffs[owner] = Tariff(tuple(owners[owner]), otherwise)
-        return tariffs
+        return _by_owner(self.prices)
 
     def tariff(self, organization_id: str, project_id: str) -> Tariff:
         """What a project pays."""
-        tariffs = self._tariffs
-        own = tariffs.get((organization_id, project_id)) or tariffs.get((organization_id, ""))
-        return own or tariffs["", ""]
+        return _narrowest(self._tariffs, organization_id, project_id)
+
+
+class AliasRecord(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
+    """A virtual model, as the version of it that is in force. `definition` is what core.aliases.reading takes."""
+
+    name: str
+    version: int
+    created: int
+    """Unix seconds, of its first version."""
+    definition: dict[str, Any]
+    prices: tuple[PriceRecord, ...] = ()
+    """What its requests cost, as ModelRecord.prices; empty: what they cost of the model that answers."""
+
+    @cached_property
+    def alias(self) -> Alias:
+        """core.aliases.reading.Unreadable when control is newer than this and says what was not known yet."""
+        return reading.read(self.name, self.definition, self.version)
+
+    @cached_property
+    def _tariffs(self) -> dict[tuple[str, str], Tariff]:
+        return _by_owner(self.prices)
+
+    def tariff(self, organization_id: str, project_id: str) -> Tariff | None:
+        """What a project pays, where the alias has a price of its own."""
+        return _narrowest(self._tariffs, organization_id, project_id) if self.prices else None
+
+
+def _by_owner(prices: tuple[PriceRecord, ...]) -> dict[tuple[str, str], Tariff]:
+    owners: dict[tuple[str, str], list[Price]] = {("", ""): []}
+    for record in prices:
+        owners.setdefault((record.organization_id, record.project_id), []).append(record.price)
+    tariffs: dict[tuple[str, str], Tariff] = {}
+    for owner in sorted(owners):  # everybody's, an organization's, its projects'
+        otherwise = tariffs.get((owner[0], "")) or tariffs.get(("", ""))
+        tariffs[owner] = Tariff(tuple(owners[owner]), otherwise)
+    return tariffs
+
+
+def _narrowest(tariffs: dict[tuple[str, str], Tariff], organization_id: str, project_id: str) -> Tariff:
+    own = tariffs.get((organization_id, project_id)) or tariffs.get((organization_id, ""))
+    return own or tariffs["", ""]
 
 
 class CredentialRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -277,13 +311,14 @@ class Full(msgspec.Struct, tag="full", frozen=True):
     own_keys: tuple[OwnKeysRecord, ...] = ()
     residency: tuple[ResidencyRecord, ...] = ()
     sinks: tuple[SinkRecord, ...] = ()
+    aliases: tuple[AliasRecord, ...] = ()
     shipped: dict[str, int] = {}
     """By gateway id: the number of the journal record up to which `spends` knows what it charged."""
 
 
 class Delta(msgspec.Struct, tag="delta", frozen=True, omit_defaults=True):
-    """`removed_*` hold digests of keys, names of models, ids of upstreams, names of limits and spends; of own keys, ids
-    of projects; of residency, ids of projects and organizations; names of sinks."""
+    """`removed_*` hold digests of keys, names of models, ids of upstreams, names of limits, spends, sinks and aliases;
+    of own keys, ids of projects; of residency, ids of projects and organizations."""
 
     revision: int
     keys: tuple[KeyRecord, ...] = ()
@@ -294,6 +329,7 @@ class Delta(msgspec.Struct, tag="delta", frozen=True, omit_defaults=True):
     own_keys: tuple[OwnKeysRecord, ...] = ()
     residency: tuple[ResidencyRecord, ...] = ()
     sinks: tuple[SinkRecord, ...] = ()
+    aliases: tuple[AliasRecord, ...] = ()
     shipped: dict[str, int] = {}
     removed_keys: tuple[str, ...] = ()
     removed_models: tuple[str, ...] = ()
@@ -303,6 +339,7 @@ class Delta(msgspec.Struct, tag="delta", frozen=True, omit_defaults=True):
     removed_own_keys: tuple[str, ...] = ()
     removed_residency: tuple[str, ...] = ()
     removed_sinks: tuple[str, ...] = ()
+    removed_aliases: tuple[str, ...] = ()
 
 
 class Beat(msgspec.Struct, tag="beat", frozen=True):

@@ -5,9 +5,11 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TypeVar
 
+from tokenworks.core.aliases.records import Alias
 from tokenworks.snapshot.framing import FrameError
 from tokenworks.snapshot.records import (
     VERSION,
+    AliasRecord,
     Beat,
     Delta,
     Frame,
@@ -46,6 +48,8 @@ class State:
     """By id of the project or organization."""
     sinks: Mapping[str, SinkRecord] = field(default_factory=dict)
     """By name."""
+    aliases: Mapping[str, AliasRecord] = field(default_factory=dict)
+    """By public name."""
     shipped: Mapping[str, int] = field(default_factory=dict)
     """By gateway id; see `records.Full.shipped`."""
 
@@ -80,6 +84,10 @@ class State:
         found = (self.residency.get(organization_id), self.residency.get(project_id))
         return tuple(policy for policy in found if policy is not None)
 
+    def alias(self, name: str) -> Alias | None:
+        record = self.aliases.get(name)
+        return None if record is None else record.alias
+
     def full(self) -> Full:
         return Full(
             VERSION,
@@ -92,6 +100,7 @@ class State:
             tuple(self.own_keys.values()),
             tuple(self.residency.values()),
             tuple(self.sinks.values()),
+            tuple(self.aliases.values()),
             dict(self.shipped),
         )
 
@@ -112,8 +121,12 @@ class State:
                 own_keys=frame.own_keys,
                 shipped=frame.shipped,
             )
-            policies = {policy.id: policy for policy in frame.residency}
-            return replace(state, residency=policies, sinks={sink.name: sink for sink in frame.sinks})
+            return replace(
+                state,
+                residency={policy.id: policy for policy in frame.residency},
+                sinks={sink.name: sink for sink in frame.sinks},
+                aliases={alias.name: alias for alias in frame.aliases},
+            )
         if isinstance(frame, Beat):
             if frame.revision != self.revision:
                 raise FrameError(
@@ -132,6 +145,7 @@ class State:
             _merge(self.own_keys, {keys.project_id: keys for keys in frame.own_keys}, frame.removed_own_keys),
             _merge(self.residency, {policy.id: policy for policy in frame.residency}, frame.removed_residency),
             _merge(self.sinks, {sink.name: sink for sink in frame.sinks}, frame.removed_sinks),
+            _merge(self.aliases, {alias.name: alias for alias in frame.aliases}, frame.removed_aliases),
             _merge(self.shipped, frame.shipped, ()),
         )
 
@@ -148,6 +162,7 @@ def diff(old: State, new: State) -> Delta:
         own_keys=_changed(old.own_keys, new.own_keys),
         residency=_changed(old.residency, new.residency),
         sinks=_changed(old.sinks, new.sinks),
+        aliases=_changed(old.aliases, new.aliases),
         shipped={} if old.shipped is new.shipped else dict(new.shipped.items() - old.shipped.items()),
         removed_keys=_removed(old.keys, new.keys),
         removed_models=_removed(old.models, new.models),
@@ -157,6 +172,7 @@ def diff(old: State, new: State) -> Delta:
         removed_own_keys=_removed(old.own_keys, new.own_keys),
         removed_residency=_removed(old.residency, new.residency),
         removed_sinks=_removed(old.sinks, new.sinks),
+        removed_aliases=_removed(old.aliases, new.aliases),
     )
 
 

@@ -21,6 +21,10 @@ class Metrics:
         self.attempts = Counter(
             "tokenworks_attempts", "Attempts on upstreams", ["model", "provider", "outcome"], registry=registry
         )
+        self.shadows = Counter(
+            "tokenworks_shadows", "Copies of requests, by the alias that had them made", ["alias", "outcome"],
+            registry=registry,
+        )  # fmt: skip
         self.disputes = Counter(
             "tokenworks_usage_disputes",
             "Attempts whose reported usage differs from our own count, or cannot be true",

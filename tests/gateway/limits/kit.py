@@ -42,6 +42,10 @@ class Ran:
     position: int = 1
     begun_at: int = field(default_factory=time.time_ns)
 
+    @property
+    def spent(self) -> int:
+        return self.settled.charge
+
     def part(self) -> None:
         """It has nothing to let go of."""
 

@@ -1,6 +1,8 @@
 """Every route of the admin API. One file per noun; whatever is added here is held to access.py by a test."""
 
 from tokenworks.control.admin import (
+    alias_trials,
+    aliases,
     budgets,
     keys,
     limits,
@@ -33,6 +35,8 @@ SLICES = (
     keys,
     usage,
     models,
+    alias_trials,
+    aliases,
     limits,
     prices,
     budgets,

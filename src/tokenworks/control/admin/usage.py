@@ -15,8 +15,6 @@ from tokenworks.core.money import nano_to_usd
 
 router = APIRouter(prefix="/admin/v1/usage", tags=["usage"])
 
-UnixSeconds = Annotated[int | None, Query(ge=0, lt=2**33)]
-
 
 class Tokens(BaseModel):
     """Disjoint kinds of tokens, of which others are parts, and the units that are sold beside them."""
@@ -55,6 +53,9 @@ class Attempt(BaseModel):
     provider: str
     upstream_model: str
     stream: bool
+    alias: str = Field(description="The virtual model that was named; empty where `model` was.")
+    alias_version: int = Field(description="Which version of it said that `model` answers; 0 without one.")
+    shadow: bool = Field(description="A copy of somebody's request, whose answer nobody saw and nobody pays for.")
     outcome: str
     status: int | None
     error: str | None
@@ -94,19 +95,26 @@ class UsagePage(BaseModel):
     totals: Totals
 
 
+class Wanted(BaseModel):
+    """Which attempts: `start` and `end` (exclusive) are Unix seconds of their start."""
+
+    start: int | None = Field(None, ge=0, lt=2**33)
+    end: int | None = Field(None, ge=0, lt=2**33)
+    key_id: str | None = None
+    model: str | None = None
+    alias: str | None = Field(None, description="Those whose callers named this virtual model, and copies of them.")
+    shadow: bool | None = Field(None, description="Only copies, or none of them.")
+    limit: int = Field(100, ge=1, le=1000)
+    after: str | None = None
+
+
 @router.get("")
-async def list_attempts(
-    services: ServicesDep,
-    actor: ReadUsage,
-    start: UnixSeconds = None,
-    end: UnixSeconds = None,
-    key_id: str | None = None,
-    model: str | None = None,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    after: str | None = None,
-) -> UsagePage:
-    """`start` and `end` (exclusive) are Unix seconds of the attempt's start. The operator sees every organization."""
-    chosen = Filter(start, end, key_id, model, None if actor.is_operator else actor.organization_id)
+async def list_attempts(services: ServicesDep, actor: ReadUsage, wanted: Annotated[Wanted, Query()]) -> UsagePage:
+    """The operator sees every organization."""
+    owner, limit, after = None if actor.is_operator else actor.organization_id, wanted.limit, wanted.after
+    chosen = Filter(
+        wanted.start, wanted.end, wanted.key_id, wanted.model, owner, alias=wanted.alias, shadow=wanted.shadow
+    )
     async with services.database.read() as connection:
         rows = await usage.page(connection, chosen, limit + 1, _cursor(after))
         if rows is None:

@@ -46,7 +46,8 @@ class Validation:
     def _models(self, batch: Batch, allowed: tuple[str, ...] | None) -> frozenset[str] | None:
         if batch.object != BATCH:
             return None
-        known = frozenset(self._publisher.state.models)
+        state = self._publisher.state
+        known = frozenset({*state.models, *state.aliases})
         return known if allowed is None else known & frozenset(allowed)
 
     async def _read(self, batch_id: str, file: File, checker: Checker) -> None:

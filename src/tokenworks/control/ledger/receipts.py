@@ -48,6 +48,8 @@ def receipt(connection: Connection, request_id: str, reader: Reader, now: int) -
         "key_id": first["key_id"],
         "protocol": first["protocol"],
         "model": first["model"],
+        "alias": first["alias"] or None,
+        "alias_version": first["alias_version"] or None,
         "currency": "USD",
         "issued_at": now,
         "final": all(row["settled_ns"] is not None for row in attempts),

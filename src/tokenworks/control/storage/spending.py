@@ -2,13 +2,14 @@
 
 from collections.abc import Collection
 
-from sqlalchemy import Table, func, select
+from sqlalchemy import Table, case, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tokenworks.control.storage.ledger import INSERTS
 from tokenworks.control.storage.ledger_tables import ledger_books
 from tokenworks.control.storage.rollup import HOUR
 from tokenworks.control.storage.tables import budget_alerts, gateway_positions, usage, usage_hourly
+from tokenworks.core.caller import OPERATOR
 from tokenworks.snapshot.records import LimitRecord
 
 _NANO = 1_000_000_000
@@ -41,7 +42,9 @@ async def _sum(
     connection: AsyncConnection, table: Table, budget: LimitRecord, organization_id: str, span: tuple[int, int | None]
 ) -> int:
     column = table.c.hour if table is usage_hourly else table.c.opened_ns
-    query = select(func.coalesce(func.sum(table.c.charge), 0)).where(column >= span[0])
+    # What the operator asked for costs it, and is sold to nobody.
+    taken = case((table.c.organization_id == OPERATOR, table.c.cost), else_=table.c.charge)
+    query = select(func.coalesce(func.sum(taken), 0)).where(column >= span[0])
     if span[1] is not None:
         query = query.where(column < span[1])
     if table is usage:

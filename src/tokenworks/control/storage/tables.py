@@ -265,6 +265,10 @@ usage = Table(
     Column("stream", Boolean(create_constraint=False), nullable=False, server_default=false()),
     Column("batch", Boolean(create_constraint=False), nullable=False, server_default=false()),
     Column("tier", Text, nullable=False, server_default=""),
+    Column("alias", Text, nullable=False, server_default=""),  # the virtual model that was named, if it was one
+    Column("alias_version", BigInteger, nullable=False, server_default="0"),
+    Column("alias_seed", BigInteger, nullable=False, server_default="0"),
+    Column("shadow", Boolean(create_constraint=False), nullable=False, server_default=false()),
     Column("settled_ns", BigInteger),  # NULL: still running, or its gateway died and has not replayed yet
     Column("outcome", Text),
     *(Column(kind, BigInteger, nullable=False, server_default="0") for kind in KINDS),  # what the caller is billed for
@@ -450,6 +454,19 @@ webhook_deliveries = Table(
 )
 
 # Where a project's, or an organization's, requests may be answered and kept; NULL: not restricted.
+# Virtual models, a row for each version: append-only, triggers refuse everything but an insert.
+alias_versions = Table(
+    "alias_versions",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("version", BigInteger, primary_key=True),  # 1, 2, ... without gaps
+    Column("definition", JSON(none_as_null=True)),  # NULL: from then on there is no such alias
+    Column("from_file", Boolean(create_constraint=False), nullable=False),
+    Column("author", Text, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
 residency = Table(
     "residency",
     metadata,

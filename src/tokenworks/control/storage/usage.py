@@ -25,6 +25,13 @@ class Filter:
     key_id: str | None = None
     model: str | None = None
     organization_id: str | None = None
+    alias: str | None = None
+    shadow: bool | None = None
+
+    @property
+    def summed(self) -> bool:
+        """Whether sums know what it asks for."""
+        return self.alias is None and self.shadow is None
 
     def apply(self, query: Select[Any]) -> Select[Any]:
         if self.start is not None:
@@ -37,6 +44,10 @@ class Filter:
             query = query.where(usage.c.model == self.model)
         if self.organization_id is not None:
             query = query.where(usage.c.organization_id == self.organization_id)
+        if self.alias is not None:
+            query = query.where(usage.c.alias == self.alias)
+        if self.shadow is not None:
+            query = query.where(usage.c.shadow.is_(self.shadow))
         return query
 
 
@@ -66,7 +77,9 @@ async def totals(connection: AsyncConnection, chosen: Filter) -> list[Mapping[st
     """
     unsummed = text(UNSUMMED[connection.dialect.name])
     queries = [_attempts(chosen, None, None).where(unsummed)]
-    for table, span in _cut(chosen.start, chosen.end):
+    if not chosen.summed:
+        queries = [_attempts(chosen, None, None)]
+    for table, span in _cut(chosen.start, chosen.end) if chosen.summed else ():
         if table is usage:
             queries.append(_attempts(chosen, *span).where(usage.c.rolled.is_(True)))
         else:

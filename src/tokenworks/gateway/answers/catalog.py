@@ -16,6 +16,7 @@ from tokenworks.gateway.edge import headers
 from tokenworks.gateway.edge.exchange import Exchange
 from tokenworks.protocols.replicate.codec import CODEC
 from tokenworks.protocols.replicate.models import encode_page, model_body, public_names, shown, version_body, version_id
+from tokenworks.snapshot.aliases import as_model
 from tokenworks.snapshot.records import ModelRecord
 from tokenworks.snapshot.sealing import webhook_secret
 
@@ -100,7 +101,8 @@ class Catalog:
         return await self._intake.identify(exchange)
 
     def _allowed(self, caller: Caller) -> dict[str, ModelRecord]:
-        models = self._intake.state.models
+        state = self._intake.state
+        models = {name: as_model(alias, state) for name, alias in state.aliases.items()} | dict(state.models)
         return {name: models[name] for name in sorted(models) if caller.models is None or name in caller.models}
 
     async def _page(self, exchange: Exchange, models: list[ModelRecord]) -> None:

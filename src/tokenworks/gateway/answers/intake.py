@@ -61,7 +61,7 @@ class Intake:
 
     def check(self, caller: Caller, request: Request) -> None:
         """Raises now what the pipeline would raise before it calls anybody."""
-        *earlier, last = choices(request, self.state)
+        *earlier, last = choices(request, self.state, caller)
         for choice in earlier:
             with contextlib.suppress(TokenworksError):
                 self._planner.plan(choice, caller, self.state)
@@ -70,6 +70,6 @@ class Intake:
 
     async def count(self, caller: Caller, request: Request) -> int:
         """The tokens of the prompt. InvalidRequest when nobody can tell."""
-        choice = choices(request, self.state)[0]
+        choice = choices(request, self.state, caller)[0]
         target = self._planner.plan(choice, caller, self.state)[0]
         return await count_tokens(self._upstreams, choice, self.state.upstreams[target.upstream], target)

@@ -84,7 +84,9 @@ class Responses:
             ) from error
         if not chain[-1].ended:
             raise InvalidRequest(f"The response '{previous}' has not ended yet.", param="previous_response_id")
-        return stored.continue_from(asked, stored.history([_stored(record) for record in chain]))
+        request = stored.continue_from(asked, stored.history([_stored(record) for record in chain]))
+        request.routing, request.labels, request.session = asked.routing, asked.labels, asked.session
+        return request
 
     async def below(self, exchange: Exchange) -> None:
         """GET, DELETE /{id}; POST /{id}/cancel; GET /{id}/input_items."""

@@ -34,7 +34,7 @@ class CountTokens:
         request = vocabulary.decoded(decode_countable, body, exchange.headers)
         read_headers(request, exchange.header_texts())
         state = self._snapshot.state
-        request = vocabulary.choices(request, state)[0]
+        request = vocabulary.choices(request, state, caller)[0]
         target = self._planner.plan(request, caller, state)[0]
         upstream = state.upstreams[target.upstream]
         tokens = await count_tokens(self._upstreams, request, upstream, target)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from typing import Any, Protocol
 
 from tokenworks.core import request_ids
+from tokenworks.core.aliases.records import Resolution
 from tokenworks.core.allowance import Allowance
 from tokenworks.core.errors import InvalidRequest, RequestTooLarge, TokenworksError
 from tokenworks.protocols.base import Codec
@@ -65,12 +66,20 @@ class Exchange:
         """What the answer costs its caller, in nano-dollars, once that is known."""
         self.cached: Sequence[Header] = ()
         """What its headers say of the cache of answers."""
+        self.via: Resolution | None = None
+        """How the virtual model that was named became the one that answers."""
         self.keeper: Keeper | None = None
         self._read = False
         self._finished = False
         self._last_write = 0.0
         self._keep_alive: asyncio.TimerHandle | None = None
         self._speaking: asyncio.Task[None] | None = None
+
+    def named(self, via: Resolution | None) -> None:
+        """Which model was asked for, where it is a virtual one."""
+        self.via = via
+        if via is not None:
+            self.notes |= {"alias": via.alias, "alias_version": via.version}
 
     def unalias(self, alias: str) -> None:
         """Go on as if the path had not begun with `alias`."""

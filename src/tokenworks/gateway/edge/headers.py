@@ -68,6 +68,9 @@ def of_answer(exchange: Exchange, answerer: Answerer | None = None) -> list[Head
         headers.append((b"x-tokenworks-ended", exchange.ended.encode("ascii", "replace")))
     if lost := exchange.notes.get("lost"):
         headers.append((b"x-tokenworks-lost", lost.encode()))
+    if exchange.via is not None:
+        headers.append((b"x-tokenworks-alias", _ODD_IN_MODEL.sub("?", exchange.via.alias).encode()))
+        headers.append((b"x-tokenworks-alias-version", b"%d" % exchange.via.version))
     headers += exchange.cached
     if exchange.charge is not None:
         headers.append((b"x-tokenworks-cost-nano-usd", b"%d" % exchange.charge))

@@ -5,7 +5,8 @@ from urllib.parse import unquote
 
 import msgspec
 
-from tokenworks.core.errors import NotFound
+from tokenworks.core.caller import Caller
+from tokenworks.core.errors import NotFound, PermissionDenied
 from tokenworks.core.request import Prompts
 from tokenworks.gateway.admission.keys import Keys
 from tokenworks.gateway.edge import headers
@@ -15,7 +16,9 @@ from tokenworks.protocols.anthropic_messages.codec import CODEC
 from tokenworks.protocols.anthropic_messages.models import Model, encode_model, encode_models
 from tokenworks.protocols.anthropic_messages.versions import VERSION_HEADER
 from tokenworks.protocols.tgi.info import info
-from tokenworks.snapshot.records import ModelRecord
+from tokenworks.snapshot.aliases import as_model
+from tokenworks.snapshot.records import AliasRecord, ModelRecord
+from tokenworks.snapshot.state import State
 from tokenworks.snapshot.subscriber import Subscriber
 
 PREFIX = "/v1/models/"
@@ -30,7 +33,9 @@ class Models:
     async def list(self, exchange: Exchange) -> None:
         anthropic = _choose_shape(exchange)
         caller = await self._keys.identify(exchange, None)
-        allowed = [m for m in self._snapshot.state.models.values() if caller.models is None or m.name in caller.models]
+        state = self._snapshot.state
+        every = {name: as_model(alias, state) for name, alias in state.aliases.items()} | dict(state.models)
+        allowed = [model for name, model in every.items() if caller.models is None or name in caller.models]
         allowed.sort(key=lambda model: model.name)
         if anthropic:
             body = encode_models([_told(model) for model in allowed], exchange.query)
@@ -43,7 +48,9 @@ class Models:
         anthropic = _choose_shape(exchange)
         caller = await self._keys.identify(exchange, None)
         name = unquote(exchange.raw_path.decode("ascii", "replace").removeprefix(PREFIX))
-        model = find_model(name, caller, self._snapshot.state)
+        state = self._snapshot.state
+        alias = state.aliases.get(name) if name not in state.models else None
+        model = find_model(name, caller, state) if alias is None else _virtual(alias, caller, state)
         body = encode_model(_told(model)) if anthropic else _ENCODE(_body(model))
         await exchange.respond(200, body, headers=headers.of_answer(exchange))
 
@@ -65,6 +72,12 @@ def _choose_shape(exchange: Exchange) -> bool:
         return False
     exchange.codec = CODEC
     return True
+
+
+def _virtual(alias: AliasRecord, caller: Caller, state: State) -> ModelRecord:
+    if caller.models is not None and alias.name not in caller.models:
+        raise PermissionDenied(f"This API key may not use the model '{alias.name}'.", param="model")
+    return as_model(alias, state)
 
 
 def _told(model: ModelRecord) -> Model:

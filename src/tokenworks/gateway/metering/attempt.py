@@ -10,7 +10,7 @@ from typing import Protocol
 from tokenworks.core.caller import Caller
 from tokenworks.core.errors import TokenworksError, Unavailable
 from tokenworks.core.events import Timing
-from tokenworks.core.price import BATCH, BYOK, UNITS_PER_RATE, Price, sold_tier
+from tokenworks.core.price import BATCH, BYOK, SHADOW, UNITS_PER_RATE, Price, sold_tier
 from tokenworks.core.request import Request
 from tokenworks.core.target import Target
 from tokenworks.core.usage import Usage
@@ -26,6 +26,7 @@ COUNT_SECONDS = 1.0
 CACHE = "cache"
 """Who answers what was answered before: the provider and the version of the price of such attempts."""
 OWN_KEY = Price({"input": 0, "output": 0}, id=BYOK)
+UNASKED = Price({"input": 0, "output": 0}, id=SHADOW)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,8 @@ class Meter:
         """
         now = time.time()
         price, cost = target.price.at(now), target.cost.at(now)
+        if asked.request.shadow:
+            price = UNASKED
         if price is None:
             raise Unavailable(f"The model '{asked.request.model}' has no price at this time.", code="no_price")
         if byok:
@@ -96,8 +99,8 @@ class Meter:
         self, asked: "Asked", number: int, answerer: tuple[str, str, str], *, byok: bool = False, residency: str = ""
     ) -> Opened:
         """`answerer`: upstream, provider, and its name for the model."""
-        caller, request = asked.caller, asked.request
         upstream, provider, model = answerer
+        caller, request, via = asked.caller, asked.request, asked.request.via
         record = Opened(
             request_id=asked.request_id,
             attempt=number,
@@ -115,6 +118,10 @@ class Meter:
             tier=sold_tier(request.service_tier),
             byok=byok,
             residency=residency,
+            alias=via.alias if via is not None else "",
+            alias_version=via.version if via is not None else 0,
+            alias_seed=via.seed if via is not None else 0,
+            shadow=request.shadow,
         )
         self.journal.append(record)
         self.journal.flush()
@@ -184,6 +191,12 @@ class Attempt:
     def answerer(self) -> tuple[str, str]:
         """The upstream, and its own name for the model."""
         return self._opened.upstream, self._opened.upstream_model
+
+    @property
+    def spent(self) -> int:
+        """What it takes of budgets once it is settled: what its caller pays, or for a copy that nobody sees, we do."""
+        settled = self.settled
+        return 0 if settled is None else settled.cost if self._opened.shadow else settled.charge
 
     @property
     def begun_at(self) -> int:

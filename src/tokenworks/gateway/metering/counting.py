@@ -10,10 +10,9 @@ import msgspec
 
 from tokenworks.core.messages import Image, Text, Thinking, Tool, ToolCall, ToolResult
 from tokenworks.core.request import Conversation, Embeddings, Prompts, Request, Rerank
-from tokenworks.core.usage import Usage
+from tokenworks.core.usage import BYTES_PER_TOKEN, Usage
 from tokenworks.protocols.base import Observation
 
-BYTES_PER_TOKEN = 4
 TOKENS_PER_MESSAGE = 4
 TOKENS_PER_IMAGE = 1_000
 SLACK = 4_096

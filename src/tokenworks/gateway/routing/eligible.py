@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Iterator
 
 from tokenworks.core.caller import Caller
-from tokenworks.core.messages import Image
+from tokenworks.core.needs import needed
 from tokenworks.core.price import Tariff
-from tokenworks.core.request import Conversation, Embeddings, Request, Rerank
+from tokenworks.core.request import Request
 from tokenworks.core.routing import Preferences
 from tokenworks.protocols import codec
 from tokenworks.protocols.carried import lost
@@ -74,24 +74,6 @@ def _unsupported(request: Request, target: TargetRecord, upstream: UpstreamRecor
             yield "does not take such a task"
         elif missing := lost(request, spoken):
             yield f"would not honour {_several(missing)}"
-
-
-def needed(request: Request) -> Iterator[str]:
-    """Capabilities, by the names of ModelRecord.capabilities."""
-    task = request.task
-    if isinstance(task, Embeddings):
-        yield "embeddings"
-    elif isinstance(task, Rerank):
-        yield "rerank"
-    elif isinstance(task, Conversation):
-        if task.tools:
-            yield "tools"
-        if any(isinstance(part, Image) for message in task.messages for part in message.parts):
-            yield "vision"
-    if request.response_format is not None:
-        yield "json_schema"
-    if request.reasoning is not None:
-        yield "reasoning"
 
 
 def _several(names: Iterable[str]) -> str:

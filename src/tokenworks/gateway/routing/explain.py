@@ -10,12 +10,13 @@ import msgspec
 from tokenworks.core.errors import InvalidRequest, TokenworksError
 from tokenworks.core.money import nano_to_usd
 from tokenworks.core.price import Price
-from tokenworks.core.usage import Usage
+from tokenworks.core.request import Request
+from tokenworks.core.usage import BYTES_PER_TOKEN, Usage
 from tokenworks.gateway.admission.keys import Keys
 from tokenworks.gateway.edge.exchange import Exchange
-from tokenworks.gateway.metering.counting import BYTES_PER_TOKEN
 from tokenworks.gateway.routing import vocabulary
-from tokenworks.gateway.routing.plan import Facts, Judged, default_model, find_model, judge
+from tokenworks.gateway.routing.plan import Facts, Judged, default_model, judge
+from tokenworks.gateway.routing.plan import tariff as tariff_of
 from tokenworks.gateway.routing.scores import USUAL_OUTPUT
 from tokenworks.protocols import codec
 from tokenworks.protocols.base import ReadsHeaders
@@ -53,19 +54,22 @@ class Explain:
             spoken.read_headers(request, exchange.header_texts())
         state = self._snapshot.state
         request.model = request.model or default_model(type(request.task), caller, state).name
-        choices = vocabulary.choices(request, state)
+        request.id = exchange.request_id
+        choices = vocabulary.choices(request, state, caller)
         plans = []
         for choice in choices:
             try:
                 judged = judge(choice, caller, state, self._facts)
-                tariff = find_model(choice.model, caller, state).tariff(caller.organization_id, caller.project_id)
+                tariff = tariff_of(choice, state.models[choice.model], caller, state)
                 output = int(min(choice.max_output_tokens or USUAL_OUTPUT, USUAL_OUTPUT))
                 usage = Usage(input=len(choice.body) // BYTES_PER_TOKEN, output=output)
-                plans.append(self._plan(choice.model, judged, usage, tariff.at(time.time())))
+                plans.append(_named(choice) | self._plan(choice.model, judged, usage, tariff.at(time.time())))
             except TokenworksError as error:
                 if len(choices) == 1:
                     raise
-                plans.append({"model": choice.model, "error": {"message": error.message, "code": error.code}})
+                plans.append(
+                    {"model": choice.model, **_named(choice), "error": {"message": error.message, "code": error.code}}
+                )
         await exchange.respond(200, _ENCODE({"object": "route.explanation", "models": plans}))
 
     def _plan(self, model: str, judged: list[Judged], usage: Usage, price: Price | None) -> dict[str, Any]:
@@ -107,6 +111,18 @@ class Explain:
                 "quantization": (upstream.quantization or None),
             },
         }
+
+
+def _named(request: Request) -> dict[str, Any]:
+    """How the virtual model that was named became the one that answers; `bucket` counts to a million."""
+    via = request.via
+    if via is None:
+        return {}
+    steps = [
+        {"alias": each.alias, "version": each.version, "rule": each.rule or None, "bucket": each.bucket, "to": each.to}
+        for each in via.steps
+    ]
+    return {"alias": {"name": via.alias, "version": via.version, "steps": steps, "shadow": via.shadow or None}}
 
 
 def _rounded(value: float | None) -> float | None:

@@ -6,15 +6,17 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from tokenworks.core.aliases.records import Resolution
 from tokenworks.core.caller import Caller
 from tokenworks.core.errors import InvalidRequest, NotFound, PermissionDenied, TokenworksError, Unavailable
 from tokenworks.core.messages import Image
+from tokenworks.core.price import Tariff
 from tokenworks.core.request import Conversation, Embeddings, Request, Rerank
 from tokenworks.core.routing import ORDER
 from tokenworks.core.target import RouteLimits, Target
+from tokenworks.core.usage import BYTES_PER_TOKEN
 from tokenworks.gateway.admission.residency import RESIDENCY_DENIED, Here
 from tokenworks.gateway.failover.health import Health
-from tokenworks.gateway.metering.counting import BYTES_PER_TOKEN
 from tokenworks.gateway.routing.eligible import exclusion
 from tokenworks.gateway.routing.observed import Observed
 from tokenworks.gateway.routing.scores import USUAL_OUTPUT, Candidate, candidate, scores
@@ -66,12 +68,12 @@ def plan(request: Request, caller: Caller, state: State, facts: Facts) -> list[T
 
 def judge(request: Request, caller: Caller, state: State, facts: Facts) -> list[Judged]:
     """Every target of the model, those that may answer first and in their order. Raises as `plan`, but for nobody."""
-    model = find_model(request.model, caller, state)
+    model = find_model(request.model, caller, state, request.via)
     _require_capabilities(request, model)
     _fit(request, model)
     now = time.time()
     limits = RouteLimits(model.limits.connect, model.limits.first_token, model.limits.idle, model.limits.total)
-    price = model.tariff(caller.organization_id, caller.project_id)
+    price = tariff(request, model, caller, state)
     policies = state.policies(caller.organization_id, caller.project_id)
     facts.here.require_told(policies, state)
     able: list[Judged] = []
@@ -167,17 +169,32 @@ def nobody(request: Request, caller: Caller, judged: list[Judged]) -> Tokenworks
     return InvalidRequest(message, param="provider", code=NO_PROVIDER)
 
 
-def find_model(name: str, caller: Caller, state: State) -> ModelRecord:
+def find_model(name: str, caller: Caller, state: State, via: Resolution | None = None) -> ModelRecord:
+    """`via`: how the virtual model that the caller named became `name`. The key must allow what its caller names."""
+    named = via.alias if via is not None else name
     model = state.models.get(name)
-    if model is None or (caller.models is not None and name not in caller.models):
-        if model is not None:
-            raise PermissionDenied(f"This API key may not use the model '{name}'.", param="model")
+    if model is None and named not in state.aliases:
         raise NotFound(
             f"The model '{name}' does not exist. GET /v1/models lists the models of this service.",
             param="model",
             code="model_not_found",
         )
+    if caller.models is not None and named not in caller.models:
+        raise PermissionDenied(f"This API key may not use the model '{named}'.", param="model")
+    if model is None:
+        raise Unavailable(
+            f"The virtual model '{named}' leads to '{name}', which does not exist." if via is not None else
+            f"The virtual model '{named}' leads nowhere.",
+            code="alias_broken",
+        )  # fmt: skip
     return model
+
+
+def tariff(request: Request, model: ModelRecord, caller: Caller, state: State) -> Tariff:
+    """What the caller pays: the price of the virtual model that was named, or else of the one that answers."""
+    alias = state.aliases.get(request.via.alias) if request.via is not None else None
+    own = alias.tariff(caller.organization_id, caller.project_id) if alias is not None else None
+    return own or model.tariff(caller.organization_id, caller.project_id)
 
 
 def default_model(task: type, caller: Caller, state: State) -> ModelRecord:

@@ -11,12 +11,11 @@ from collections.abc import Callable
 
 from tokenworks.core.caller import Caller
 from tokenworks.core.messages import Role, Text
+from tokenworks.core.needs import needed
 from tokenworks.core.request import Conversation, Request
 from tokenworks.core.target import Target
-from tokenworks.core.usage import Usage
-from tokenworks.gateway.metering.counting import BYTES_PER_TOKEN
-from tokenworks.gateway.routing.eligible import needed
-from tokenworks.gateway.routing.plan import Facts, Judged, judge, least_busy_first, nobody, sort_of
+from tokenworks.core.usage import BYTES_PER_TOKEN, Usage
+from tokenworks.gateway.routing.plan import Facts, Judged, find_model, judge, least_busy_first, nobody, sort_of
 from tokenworks.gateway.routing.scores import MARGIN
 from tokenworks.journal.records import Settled
 from tokenworks.snapshot.state import State
@@ -75,11 +74,13 @@ class Planner:
         """Not kept where the request itself decides who is able."""
         if request.routing is not None:
             return judge(request, caller, state, self.facts)
+        find_model(request.model, caller, state, request.via)  # the ranking may be another key's
         now = self._clock()
         size = (len(request.body) // BYTES_PER_TOKEN).bit_length()
         tenant = (caller.organization_id, caller.project_id)  # prices may be their own
         able_to = (type(request.task), *needed(request))
-        key = (request.model, size, request.max_output_tokens, tenant, caller.regions, able_to)
+        alias = request.via.alias if request.via is not None else ""  # so may its prices
+        key = (request.model, alias, size, request.max_output_tokens, tenant, caller.regions, able_to)
         kept = self._rankings.get(key)
         if kept is not None and kept[1] is state and now < kept[0]:
             judged = list(kept[2])

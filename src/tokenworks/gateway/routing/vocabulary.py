@@ -4,12 +4,13 @@ clients that cannot add fields, suffixes and pins in the model's name. The words
 The two members are taken out of the body: upstreams that know them too would take our names for theirs.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
 import msgspec
 
+from tokenworks.core.caller import Caller
 from tokenworks.core.errors import (
     InvalidRequest,
     LimitReached,
@@ -24,6 +25,7 @@ from tokenworks.core.request import Request
 from tokenworks.core.routing import LATENCY, PRICE, SORTS, THROUGHPUT, Preferences
 from tokenworks.gateway.edge.exchange import Header
 from tokenworks.gateway.failover.turns import RULES
+from tokenworks.gateway.routing import aliases
 from tokenworks.gateway.routing.plan import NO_PROVIDER
 from tokenworks.protocols.validation import decode as checked
 from tokenworks.snapshot.state import State
@@ -61,15 +63,16 @@ _MODELS = msgspec.json.Decoder(list[str])
 _ENCODE = msgspec.json.Encoder().encode
 
 
-def decoded(decode: Callable[[bytes], Request], body: bytes, headers: Iterable[Header]) -> Request:
+def decoded(decode: Callable[[bytes], Request], body: bytes, headers: Sequence[Header]) -> Request:
     """What a protocol's decoder makes of a body, with who shall answer it."""
     body, preferences = read(body, headers)
     request = decode(body)
     request.routing = preferences
+    aliases.told(request, headers)
     return request
 
 
-def read(body: bytes, headers: Iterable[Header]) -> tuple[bytes, Preferences | None]:
+def read(body: bytes, headers: Sequence[Header]) -> tuple[bytes, Preferences | None]:
     """The body without our words, and what they said; None when they said nothing. InvalidRequest names the word."""
     said: dict[str, Any] = {}
     models: tuple[str, ...] = ()
@@ -89,7 +92,7 @@ def read(body: bytes, headers: Iterable[Header]) -> tuple[bytes, Preferences | N
 
 def resolve(name: str, preferences: Preferences | None, state: State) -> tuple[str, Preferences | None]:
     """A model's name as callers write it -> the public name, and what its suffix or pin asks for beside."""
-    if name in state.models or not name:
+    if name in state.models or name in state.aliases or not name:
         return name, preferences
     base, colon, suffix = name.rpartition(":")
     if colon and suffix in SUFFIXES:
@@ -97,6 +100,8 @@ def resolve(name: str, preferences: Preferences | None, state: State) -> tuple[s
         return found, replace(wanted or Preferences(), sort=SUFFIXES[suffix])
     provider, slash, rest = name.partition("/")
     if slash:
+        if rest in state.aliases and any(each.provider == provider for each in state.upstreams.values()):
+            return rest, replace(preferences or Preferences(), only=(provider,))
         for model in (rest, *(each.name for each in state.models.values())):
             known = state.models.get(model)
             if known is not None and any(
@@ -108,8 +113,8 @@ def resolve(name: str, preferences: Preferences | None, state: State) -> tuple[s
     return name, preferences
 
 
-def choices(request: Request, state: State) -> list[Request]:
-    """The request for each model that may answer it, in turn: at least one."""
+def choices(request: Request, state: State, caller: Caller) -> list[Request]:
+    """The request for each model that may answer it, in turn: at least one. Virtual models are resolved."""
     wished = request.routing
     names = list(dict.fromkeys((request.model, *(wished.models if wished else ()))))
     found = []
@@ -117,7 +122,8 @@ def choices(request: Request, state: State) -> list[Request]:
         model, routing = resolve(name, wished, state)
         same = len(names) == 1
         choice = request if same else replace(request, ignored=list(request.ignored))
-        choice.model, choice.routing = model, routing
+        choice.via = aliases.resolved(model, request, caller, state) if state.aliases else None
+        choice.model, choice.routing = choice.via.model if choice.via else model, routing
         found.append(choice)
     return found
 

@@ -48,7 +48,9 @@ def encode_request(request: Request, model: str, *, stream: bool) -> bytes:
             truncate=request.options.get(TOO_LONG) == b'"truncate"',
             rank=wire.Ranking(rank.query, tuple(rank.documents), rank.top_n) if rank else None,
             tenant=request.tenant,
-            priority="batch" if request.batch else _PRIORITIES.get(request.service_tier or "", "standard"),
+            priority="batch"
+            if request.batch or request.shadow
+            else _PRIORITIES.get(request.service_tier or "", "standard"),
         )
     )
 

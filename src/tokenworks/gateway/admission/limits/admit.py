@@ -109,9 +109,9 @@ class Admission:
             settled = attempt.settled
             if settled is None:
                 continue
-            if settled.charge and self._rules.source:
+            if attempt.spent and self._rules.source:
                 provider, position = attempt.provider, attempt.position
-                charge = Charge(position, attempt.begun_at, caller, request.model, provider, settled.charge)
+                charge = Charge(position, attempt.begun_at, caller, request.model, provider, attempt.spent)
                 self._unshipped.note(charge, self._rules)
             if settled.outcome == "completed" and attempt.provider != CACHE and not hold.ended:
                 output = settled.usage.output // (hold.estimate.choices if hold.estimate else 1)

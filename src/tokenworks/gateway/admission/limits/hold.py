@@ -177,13 +177,13 @@ class Hold:
 
 
 def _taken(attempts: Iterable[Attempt]) -> tuple[Usage, int]:
-    """What those that are settled took, and what they are charged."""
+    """What those that are settled took, and what that takes of budgets."""
     whole, charge = _NOTHING, 0
     for attempt in attempts:
         if (settled := attempt.settled) is not None:
             usage = settled.usage.usage()
             whole = usage if whole is _NOTHING else whole + usage
-            charge += settled.charge
+            charge += attempt.spent
     return whole, charge
 
 

@@ -16,10 +16,9 @@ from tokenworks.core.messages import Image
 from tokenworks.core.price import BATCH, Price, sold_tier
 from tokenworks.core.request import Conversation, Prompts, Request
 from tokenworks.core.target import Target
-from tokenworks.core.usage import Usage
+from tokenworks.core.usage import BYTES_PER_TOKEN, Usage
 from tokenworks.core.windows import PERIODS, epoch_at
 from tokenworks.gateway.admission.limits.base import Claim
-from tokenworks.gateway.metering.counting import BYTES_PER_TOKEN
 from tokenworks.snapshot.records import LimitRecord, ModelRecord, SpendRecord
 
 TEMPLATE_TOKENS = 64

@@ -99,6 +99,7 @@ def _charges(kept: Iterable[tuple[int, Record]]) -> Iterable[Charge]:
         attempt = (record.request_id, record.attempt)
         if isinstance(record, Opened):
             opened[attempt] = record
-        elif isinstance(record, Settled) and (begun := opened.pop(attempt, None)) is not None and record.charge:
+        elif isinstance(record, Settled) and (begun := opened.pop(attempt, None)) is not None:
             caller = Caller(begun.key_id, begun.project_id, begun.organization_id)
-            yield Charge(number + 1, begun.at, caller, begun.model, begun.provider, record.charge)
+            if spent := record.cost if begun.shadow else record.charge:
+                yield Charge(number + 1, begun.at, caller, begun.model, begun.provider, spent)

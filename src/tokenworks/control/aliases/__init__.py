@@ -1,0 +1,1 @@
+"""Virtual models: which versions of them there are, and what a new one would do."""

@@ -1,0 +1,152 @@
+"""Copies of requests for a model that is tried out: nobody waits for them, sees their answers or pays for them.
+
+A copy starts once its request was answered, with what was asked and nothing of the answer. It has a planner, health
+and budgets of retries of its own, so that nothing of it changes where requests go; it is one attempt on one target;
+it is held to the project's residency policy and to the operator's limits on models and providers; what it takes is
+journaled as the operator's. When too many run it is dropped, and counted.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import structlog
+from msgspec.structs import replace as replace_record
+
+from tokenworks.core.aliases.asking import facts
+from tokenworks.core.aliases.records import Resolution
+from tokenworks.core.aliases.resolving import resolve
+from tokenworks.core.caller import OPERATOR, Caller
+from tokenworks.core.errors import TokenworksError
+from tokenworks.core.request import Request
+from tokenworks.gateway.admission.limits.admit import Admission
+from tokenworks.gateway.admission.residency import Here
+from tokenworks.gateway.batches.collect import CollectingExchange
+from tokenworks.gateway.edge.delivery import Delivery, EdgeLimits
+from tokenworks.gateway.failover.attempts import Attempts
+from tokenworks.gateway.failover.health import Health
+from tokenworks.gateway.failover.route import Route
+from tokenworks.gateway.metering.attempt import Asked, Meter
+from tokenworks.gateway.routing.plan import Facts
+from tokenworks.gateway.routing.planner import Planner
+from tokenworks.gateway.upstreams.http import Upstreams
+from tokenworks.journal.writer import Journal
+from tokenworks.protocols.base import Codec
+from tokenworks.snapshot.subscriber import Subscriber
+from tokenworks.telemetry.metrics import Metrics
+
+MOST_BYTES = 64 * 1024 * 1024
+"""Of the bodies of all copies that run."""
+NOBODY = Caller("shadow", "shadow", OPERATOR)
+UNSEEN = EdgeLimits(padding=0)
+
+log = structlog.get_logger("tokenworks.gateway")
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    request: Request
+    via: Resolution
+    caller: Caller
+    path: str
+    codec: Codec
+
+
+class Shadows:
+    def __init__(
+        self,
+        snapshot: Subscriber,
+        admission: Admission,
+        upstreams: Upstreams,
+        journal: Journal,
+        metrics: Metrics,
+        here: Here,
+    ) -> None:
+        self._snapshot = snapshot
+        self._admission = admission
+        self._count = metrics.shadows
+        standings = Health()
+        self._planner = Planner(Facts(upstreams.in_flight, standings, here=here))
+        meter = Meter(journal, Metrics())  # the others count what callers asked for
+        self._attempts = Attempts(upstreams, meter, standings, self._planner.answered)
+        self._running: Counter[str] = Counter()
+        self._bytes = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def beside(self, asked: Asked, codec: Codec, path: str) -> contextlib.AbstractContextManager[None]:
+        """When what happens inside is over, the request is copied, if its alias says so. Enter it before anything is
+        fitted to the model that answers."""
+        via = asked.request.via
+        if via is None or not via.shadow:
+            return _NONE
+        request = replace(asked.request, ignored=list(asked.request.ignored), shadow=True)
+        return self._copied(Copy(request, via, asked.caller, path, codec))
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @contextlib.contextmanager
+    def _copied(self, copy: Copy) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self._start(copy)
+
+    def _start(self, copy: Copy) -> None:
+        alias, size = copy.via.alias, len(copy.request.body)
+        if self._running[alias] >= copy.via.copies or self._bytes + size > MOST_BYTES:
+            self._count.labels(alias, "dropped").inc()
+            return
+        self._running[alias] += 1
+        self._bytes += size
+        task = asyncio.create_task(self._run(copy), name=f"shadow {copy.request.id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+
+    async def _run(self, copy: Copy) -> None:
+        alias, outcome = copy.via.alias, "failed"
+        try:
+            await self._answer(copy)
+            outcome = "completed"
+        except TokenworksError as error:
+            log.info("shadow failed", request_id=copy.request.id, alias=alias, code=error.code, message=error.message)
+        except Exception:
+            log.exception("a bug", request_id=copy.request.id, alias=alias)
+        finally:
+            self._running[alias] -= 1
+            self._bytes -= len(copy.request.body)
+            self._count.labels(alias, outcome).inc()
+
+    async def _answer(self, copy: Copy) -> None:
+        request, via, caller, state = copy.request, copy.via, copy.caller, self._snapshot.state
+        further = resolve(via.shadow, state.alias, facts(request, caller, time.time()))
+        request.model = further.model if further is not None else via.shadow
+        request.via = replace(via, model=request.model)
+        request.routing, request.tenant = None, f"shadow {request.tenant}"
+        [target, *_] = self._planner.plan(request, caller, state)
+        targets = [replace(target, price=target.cost)]  # limits of money count what it costs
+        exchange = _Unseen(copy.path, f"{request.id}.shadow")
+        asked = Asked(exchange.request_id, time.perf_counter_ns(), NOBODY, request)
+        model = state.models[request.model]
+        model = replace_record(model, policy=replace_record(model.policy, retries=0, hedge=0.0))
+        policies = state.policies(caller.organization_id, caller.project_id)
+        delivery = Delivery(exchange, copy.codec, UNSEEN, stream=request.stream)
+        async with await self._admission.hold(asked, state, targets) as hold:
+            await self._attempts.answer(delivery, Route(asked, model, targets, state.upstreams, hold, None, policies))
+
+
+class _Unseen(CollectingExchange):
+    async def _collect(self, message: dict[str, Any]) -> None:
+        """Nobody reads it."""
+
+
+_NONE = contextlib.nullcontext()
