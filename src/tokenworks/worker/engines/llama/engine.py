@@ -10,9 +10,9 @@ import msgspec
 from tokenworks.client import Client, ClientError
 from tokenworks.protocols.worker import types as wire
 from tokenworks.worker.engines import machine
-from tokenworks.worker.engines.base import Description, EngineFailed, Setup, read_options
+from tokenworks.worker.engines.base import Description, EngineFailed, OptionError, Setup, read_options
 from tokenworks.worker.engines.gguf import NotGGUF, read_metadata
-from tokenworks.worker.engines.llama.options import Options, Plan, cache, context
+from tokenworks.worker.engines.llama.options import Options, Plan, cache, context, disk
 from tokenworks.worker.engines.server import ServerEngine
 from tokenworks.worker.engines.shipped import template_text
 
@@ -25,6 +25,10 @@ class Llama(ServerEngine):
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
         self.options = read_options(Options, setup.options)
+        if self.options.disk and self.options.disk_folder is None:
+            raise OptionError(
+                "--option disk: say where, with --option disk_folder=/PATH; the files hold tokens of prompts"
+            )
         name = self.options.chat_template
         self._template = template_text(name) if name is not None else None
         self._context: int | None = None
@@ -75,6 +79,7 @@ class Llama(ServerEngine):
             capabilities=setup.capabilities,
             max_output=setup.max_output,
             token=setup.token,
+            disk=disk(options, self._weights) if self._weights is not None else None,
         )
 
     async def probe(self) -> None:

@@ -13,6 +13,7 @@ from tokenworks.worker.engines.generating import Batch, EngineDied, GeneratingEn
 from tokenworks.worker.engines.llama.answer import Answer
 from tokenworks.worker.engines.llama.binding import BindingError
 from tokenworks.worker.engines.llama.choice import Choice
+from tokenworks.worker.engines.llama.disk import Disk, open_disk
 from tokenworks.worker.engines.llama.embedding import Embedder
 from tokenworks.worker.engines.llama.grammar import Grammars
 from tokenworks.worker.engines.llama.intake import Given, Intake, check
@@ -40,6 +41,7 @@ class Generator(GeneratingEngine):
         self._runner: Runner | None = None
         self._intake: Intake | None = None
         self._measuring: Measuring | None = None
+        self._disk: Disk | None = None
         self._living: set[Answer] = set()
 
     @property
@@ -66,11 +68,19 @@ class Generator(GeneratingEngine):
         assert self._kernel is not None and self._intake is not None  # noqa: S101 -- `_load` made them
         kernel, plan = self._kernel, self._plan
         cache = plan.cache if kernel.layout is not None else 0
-        prefixes = Prefixes(cache, self._intake.public() if cache else ())
+        try:
+            self._disk = open_disk(plan.disk, kernel.layout) if cache else None
+        except OSError as error:
+            raise EngineFailed(f"the folder for keys and values cannot be used: {error}") from error
+        prefixes = Prefixes(cache, self._intake.public() if cache else (), shelf=self._disk)
+        if self._disk is not None:
+            await asyncio.to_thread(self._disk.bring_back, prefixes)
         least = kernel.slots + SMALLEST_STEP
         scheduler = Scheduler(kernel, prefixes, budget=least, queue=plan.queue)
         pace = Pace(least, max(least, min(plan.batch, kernel.batch)), plan.step)
         self._runner = Runner(kernel, scheduler, pace, self._die)
+        if self._disk is not None:
+            self._runner.observed.disk(self._disk)
         self._runner.start()
         model, capacity = self._model, kernel.capacity
         assert model is not None  # noqa: S101 -- `_load` made it
@@ -98,6 +108,8 @@ class Generator(GeneratingEngine):
         if self._runner is not None:
             await self._runner.stop()
             self._runner = None
+        if self._disk is not None:
+            await asyncio.to_thread(self._disk.close)
         if self._measuring is not None:
             self._measuring.close()
         if self._kernel is not None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from tokenworks.worker.engines.llama.disk import Disk
 from tokenworks.worker.engines.llama.scheduling.scheduler import Scheduler
 from tokenworks.worker.engines.llama.scheduling.sequence import Priority, Sequence
 
@@ -31,9 +32,7 @@ class Observed:
         self._seconds = Histogram(PREFIX + "step_seconds", "Duration of a step", buckets=SECONDS, registry=registry)
         self._refused = Counter(PREFIX + "refused", "Requests that found the queue full", registry=registry)
 
-        def gauge(name: str, text: str, value: Callable[[], float]) -> None:
-            Gauge(PREFIX + name, text, registry=registry).set_function(value)
-
+        gauge = self._gauge
         counts, prefixes = scheduler.counts, scheduler.prefixes
         gauge("running_sequences", "In a slot", lambda: len(scheduler.running))
         gauge("waiting_sequences", "In the queue", lambda: scheduler.waiting)
@@ -45,6 +44,14 @@ class Observed:
         gauge("preemptions", "Slots given up since the start", lambda: counts.preemptions)
         gauge("computed_tokens", "Since the start", lambda: counts.tokens)
         gauge("steps", "Since the start", lambda: counts.steps)
+
+    def disk(self, disk: Disk) -> None:
+        self._gauge("disk_used_bytes", "Keys and values in files", lambda: disk.used)
+        self._gauge("disk_limit_bytes", "The most of them", lambda: disk.limit)
+        self._gauge("disk_read_tokens", "Tokens that came from files since the start", lambda: disk.tokens_read)
+
+    def _gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
+        Gauge(PREFIX + name, text, registry=self._registry).set_function(value)
 
     def render(self) -> str:
         return generate_latest(self._registry).decode()

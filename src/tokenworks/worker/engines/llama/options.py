@@ -1,10 +1,12 @@
 """Options of this engine, and what they come to with these weights on this machine."""
 
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
 from tokenworks.worker.engines.gguf import Metadata
+from tokenworks.worker.engines.llama.binding import PINNED
 
 DEFAULT_SLOTS = 16
 DEFAULT_CONTEXT = 4096
@@ -16,6 +18,8 @@ CACHE_SHARE = 8
 SMALLEST_STEP = 32
 """Tokens of prompts that a step has room for beside the generating sequences, however slow the machine."""
 MEBIBYTE = 1 << 20
+DIGEST = 64
+"""Characters of the name of a cached file."""
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
@@ -36,12 +40,27 @@ class Options(msgspec.Struct, frozen=True):
     """Sequences that may wait; more are refused."""
     cache: Annotated[int, msgspec.Meta(ge=0)] | None = None
     """MiB of memory for keys and values of prefixes and of preempted sequences."""
+    disk: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """MiB of files for keys and values, which outlive memory and restarts. They hold tokens of prompts."""
+    disk_folder: str | None = None
+    """Where they are."""
+    disk_hours: Annotated[float, msgspec.Meta(gt=0)] = 24.0
+    """For so long a file is kept that nobody uses."""
     lookup: bool = True
     """Guess what repeats itself, where it gains: the same answers in fewer steps."""
     gpu_layers: int = -1
     """-1: as many as fit."""
     chat_template: str | None = None
     """Name of a shipped template, or a file. None: the one in the weights."""
+
+
+class DiskPlan(msgspec.Struct, frozen=True):
+    """`limit`: bytes. `weights`: what the weights are known by. `keep`: seconds."""
+
+    folder: str
+    limit: int
+    weights: str
+    keep: float
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -66,6 +85,7 @@ class Plan(msgspec.Struct, frozen=True):
     max_output: int | None = None
     token: str = ""
     log_level: str = "info"
+    disk: DiskPlan | None = None
 
 
 def context(options: Options, metadata: Metadata, known: int | None, memory: int) -> int:
@@ -84,3 +104,12 @@ def context(options: Options, metadata: Metadata, known: int | None, memory: int
 def cache(options: Options, memory: int) -> int:
     """Bytes for prefixes."""
     return memory // CACHE_SHARE if options.cache is None else options.cache * MEBIBYTE
+
+
+def disk(options: Options, weights: Path) -> DiskPlan | None:
+    """A cached file of weights is known by its digest, another one by its place, size and time."""
+    if not options.disk or options.disk_folder is None:
+        return None
+    status = weights.stat()
+    known = weights.name if len(weights.name) == DIGEST else f"{weights}|{status.st_size}|{status.st_mtime_ns}"
+    return DiskPlan(options.disk_folder, options.disk * MEBIBYTE, f"{known}|{PINNED}", 3600 * options.disk_hours)

@@ -1,11 +1,12 @@
 """A kernel that computes nothing and checks everything: each slot holds the tokens that were computed into it."""
 
+import random
 from collections.abc import Sequence as Row
 from dataclasses import dataclass, field
 
 import pytest
 
-from tokenworks.worker.engines.llama.scheduling.prefixes import Prefixes
+from tokenworks.worker.engines.llama.scheduling.prefixes import Node, Prefixes
 from tokenworks.worker.engines.llama.scheduling.scheduler import Scheduler
 from tokenworks.worker.engines.llama.scheduling.sequence import Key, Outcome, Sequence, Work
 
@@ -77,6 +78,77 @@ class SimulatedKernel:
         assert len(held.tokens) + len(work.drafts) <= self.capacity
 
 
+class SimulatedFile:
+    def __init__(self, cells: Cells) -> None:
+        self.cells = cells
+        self.users = 0
+        self.ready = self.lost = False
+
+
+class SimulatedPart:
+    def __init__(self, shelf: "SimulatedShelf", file: SimulatedFile, begin: int, end: int) -> None:
+        file.users += 1
+        self.shelf, self.file, self.begin, self.end = shelf, file, begin, end
+
+    @property
+    def ready(self) -> bool:
+        return self.file.ready
+
+    @property
+    def lost(self) -> bool:
+        return self.file.lost
+
+    def part(self, begin: int, end: int) -> "SimulatedPart":
+        return SimulatedPart(self.shelf, self.file, self.begin + begin, self.begin + end)
+
+    def read(self) -> Cells | None:
+        assert self.file.users > 0, "a file is read after it was let go"
+        if self.shelf.rng.random() < 0.03:
+            self.shelf.lose(self.file)
+            self.shelf.broken += 1
+        if self.file.lost:
+            return None
+        self.shelf.reads += 1
+        return self.file.cells.part(self.begin, self.end)
+
+    def let_go(self) -> None:
+        self.file.users -= 1
+        assert self.file.users >= 0
+        if not self.file.users:
+            self.shelf.lose(self.file)
+
+
+class SimulatedShelf:
+    """Files that are written some time later, take limited room, and break now and then."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.rng = random.Random(limit)
+        self.files: dict[SimulatedFile, None] = {}
+        self.reads = self.broken = 0
+
+    @property
+    def used(self) -> int:
+        return sum(file.cells.size for file in self.files)
+
+    def lose(self, file: SimulatedFile) -> None:
+        file.lost = True
+        self.files.pop(file, None)
+
+    def write(self, node: Node, tokens: list[int]) -> SimulatedPart | None:
+        assert len(tokens) == node.depth + len(node.tokens)
+        assert isinstance(node.stored, Cells)
+        for file in self.files:
+            file.ready = file.ready or self.rng.random() < 0.3
+        if self.rng.random() < 0.05:
+            return None
+        while self.files and self.used + node.stored.size > self.limit:
+            self.lose(next(iter(self.files)))
+        file = SimulatedFile(node.stored)
+        self.files[file] = None
+        return SimulatedPart(self, file, 0, node.stored.size)
+
+
 class Simulation:
     """Time passes by tokens. A sequence ends after `outputs[sequence]` new tokens."""
 
@@ -85,7 +157,8 @@ class Simulation:
     ) -> None:
         self.kernel = SimulatedKernel(slots, capacity)
         self.public: list[int] = list(more.pop("public", []))  # type: ignore[call-overload]
-        self.prefixes = Prefixes(memory, self.public)
+        self.shelf = SimulatedShelf(int(more.pop("shelf", 0)))  # type: ignore[call-overload]
+        self.prefixes = Prefixes(memory, self.public, shelf=self.shelf if self.shelf.limit else None)
         self.scheduler = Scheduler(self.kernel, self.prefixes, budget=budget, **more)  # type: ignore[arg-type]
         self.outputs: dict[Sequence, int] = {}
         self.ended: list[Sequence] = []
@@ -151,6 +224,12 @@ class Simulation:
         assert all(node.pins == 0 for node in nodes)
         assert len(nodes) == self.prefixes.nodes
         assert sum(node.stored.size for node in nodes if node.stored) == self.prefixes.used
+        for node in nodes:
+            assert node.held == sum(child.stored is not None for child in node.children.values())
+            assert node.stored is not None or node.written is not None
+        written = {id(node.written.file) for node in nodes if node.written is not None}
+        assert all(id(file) in written for file in self.shelf.files), "a file that nothing refers to"
+        assert self.shelf.used <= self.shelf.limit
 
 
 def every_node(prefixes: Prefixes) -> list:

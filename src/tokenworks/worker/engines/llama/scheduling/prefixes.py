@@ -2,7 +2,8 @@
 
 What a chat template puts before every conversation is public and shared by all; anything after it belongs to one salt.
 Eviction takes leaves by cost (GreedyDual): what is used often and is dear to compute again stays. A path that a waiting
-sequence needs is pinned.
+sequence needs is pinned. With a shelf (disk.py), what is stored is also written there; what was written keeps its place
+in the tree when it is evicted, and comes back when it is used.
 """
 
 import heapq
@@ -10,6 +11,7 @@ import itertools
 from collections.abc import Callable
 from collections.abc import Sequence as Row
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from tokenworks.worker.engines.llama.scheduling.sequence import Key, Stored, common
 
@@ -18,10 +20,37 @@ ATTENTION = 16384.0
 Listener = Callable[[str, "Node"], None]
 
 
-class Node:
-    """Tokens on the edge that leads here, and their keys and values. `depth`: tokens before them."""
+class Written(Protocol):
+    """A part of a file with keys and values; it may still be on its way there."""
 
-    __slots__ = ("children", "depth", "key", "parent", "pins", "rank", "stored", "tokens", "uses")
+    @property
+    def ready(self) -> bool: ...
+
+    @property
+    def lost(self) -> bool: ...
+
+    def part(self, begin: int, end: int) -> "Written":
+        """Of tokens `begin` to `end`. The file stays until each part was let go."""
+        ...
+
+    def read(self) -> Stored | None:
+        """None, and it is lost from now on, when it is not what was written."""
+        ...
+
+    def let_go(self) -> None: ...
+
+
+class Shelf(Protocol):
+    def write(self, node: "Node", tokens: list[int]) -> Written | None:
+        """`tokens`: all from the beginning to the node's end. None when there is no room or too much is on its way."""
+        ...
+
+
+class Node:
+    """Tokens on the edge that leads here, and their keys and values. `depth`: tokens before them. `held`: how many
+    children have theirs in memory."""
+
+    __slots__ = ("children", "depth", "held", "key", "parent", "pins", "rank", "stored", "tokens", "uses", "written")
 
     def __init__(self, key: Key, parent: "Node | None", depth: int, tokens: list[int], stored: Stored | None) -> None:
         self.key = key
@@ -29,18 +58,13 @@ class Node:
         self.depth = depth
         self.tokens = tokens
         self.stored = stored
+        """None: only written."""
+        self.written: Written | None = None
         self.children: dict[int, Node] = {}
+        self.held = 0
         self.pins = 0
         self.uses = 1
         self.rank = 0.0
-
-    def path(self) -> list[int]:
-        """All tokens from the root of its own tree to its end."""
-        parts, node = [], self
-        while node.parent is not None:
-            parts.append(node.tokens)
-            node = node.parent
-        return [token for part in reversed(parts) for token in part]
 
 
 @dataclass(slots=True)
@@ -50,20 +74,11 @@ class Match:
     nodes: list[Node] = field(default_factory=list)
     length: int = 0
 
-    def parts(self, length: int) -> list[Stored]:
-        """Keys and values of the first `length` tokens."""
-        found, left = [], length
-        for node in self.nodes:
-            if left <= 0 or node.stored is None:
-                break
-            size = len(node.tokens)
-            found.append(node.stored if size <= left else node.stored.part(0, left))
-            left -= size
-        return found
-
 
 class Prefixes:
-    def __init__(self, memory: int, public: Row[int] = (), listener: Listener | None = None) -> None:
+    def __init__(
+        self, memory: int, public: Row[int] = (), listener: Listener | None = None, shelf: Shelf | None = None
+    ) -> None:
         """`memory`: bytes. `public`: tokens that begin every conversation. `listener` hears of each node that was
         stored or removed."""
         self.memory = memory
@@ -71,6 +86,7 @@ class Prefixes:
         self.nodes = 0
         self.public = list(public)
         self._listener = listener
+        self._shelf = shelf
         self._roots: dict[Key, Node] = {}
         self._clock = 0.0
         self._heap: list[tuple[float, int, Node]] = []
@@ -79,12 +95,24 @@ class Prefixes:
     def match(self, key: Key, tokens: list[int]) -> Match:
         """The longest stored prefix."""
         found = Match()
-        begin = self._shared(key, tokens)
-        if begin:
-            self._walk(self._root(("", key[1])), tokens, begin, found)
-            if found.length < begin:
-                return found
-        self._walk(self._root(_own(key, begin)), tokens, len(tokens), found)
+        for root, _, end in self._sections(key, tokens, len(tokens)):
+            self._walk(self._root(root), tokens, end, found)
+            if found.length < end:
+                break
+        return found
+
+    def fetch(self, match: Match, length: int) -> list[tuple[int, Stored]]:
+        """Keys and values of the first `length` tokens, or of fewer when some are lost: (tokens, what is theirs)."""
+        found, left = [], length
+        for node in match.nodes:
+            if left <= 0:
+                break
+            stored = node.stored or self._restore(node, match)
+            if stored is None:
+                break
+            size = min(len(node.tokens), left)
+            found.append((size, stored if size == len(node.tokens) else stored.part(0, size)))
+            left -= size
         return found
 
     def pin(self, match: Match) -> None:
@@ -103,17 +131,41 @@ class Prefixes:
         found = Match()
         if not self.memory:
             return found
-        begin = self._shared(key, tokens[:end])
-        if begin:
-            self._extend(self._root(("", key[1])), ("", key[1]), tokens, begin, found, save)
-            if found.length < begin:
-                return found
-        self._extend(self._root(_own(key, begin)), key, tokens, end, found, save)
+        for root, own, until in self._sections(key, tokens, end):
+            node = self._place(self._root(root), tokens, until, found)
+            begin = found.length
+            if begin < until:
+                stored = save(begin, until)
+                if not self._make_room(stored.size, found):
+                    break
+                child = Node(own, node, begin, tokens[begin:until], stored)
+                self._attach(child, found)
+                if self._shelf is not None:
+                    child.written = self._shelf.write(child, tokens[:until])
         return found
 
-    def _shared(self, key: Key, tokens: list[int]) -> int:
-        """How many tokens are public."""
-        return common(self.public, tokens) if self.public else 0
+    def adopt(self, key: Key, tokens: list[int], depth: int, written: Written) -> bool:
+        """Puts back what an earlier process wrote of these tokens from `depth` on. False when what comes before is not
+        there, or all of it is."""
+        found = Match()
+        adopted = False
+        for root, own, until in self._sections(key, tokens, len(tokens)):
+            node = self._place(self._root(root), tokens, until, found)
+            begin = found.length
+            if begin < min(depth, until):
+                break
+            if begin < until:
+                child = Node(own, node, begin, tokens[begin:until], None)
+                child.written = written.part(begin - depth, until - depth)
+                self._attach(child, found)
+                adopted = True
+        return adopted
+
+    def _sections(self, key: Key, tokens: list[int], end: int) -> list[tuple[Key, Key, int]]:
+        """What is public, then what is its own: (root, key, tokens until there)."""
+        public = min(common(self.public, tokens), end) if self.public else 0
+        own = (_own(key, public), key, end)
+        return [(("", key[1]), ("", key[1]), public), own] if public else [own]
 
     def _root(self, key: Key) -> Node:
         root = self._roots.get(key)
@@ -128,6 +180,9 @@ class Prefixes:
             child = node.children.get(tokens[at])
             if child is None:
                 break
+            if child.stored is None and (child.written is None or child.written.lost):
+                self._remove(child)
+                break
             same = common(child.tokens, tokens[at : at + min(len(child.tokens), end - at)])
             self._use(child)
             found.nodes.append(child)
@@ -138,43 +193,44 @@ class Prefixes:
         found.length = at
         return node
 
-    def _extend(
-        self, root: Node, key: Key, tokens: list[int], end: int, found: Match, save: Callable[[int, int], Stored]
-    ) -> None:
+    def _place(self, root: Node, tokens: list[int], end: int, found: Match) -> Node:
+        """The node that a new one for the tokens after `found` would hang on."""
         node = self._walk(root, tokens, end, found)
         at = found.length
         if found.nodes and (last := found.nodes[-1]).depth + len(last.tokens) > at and last is not node:
             node = found.nodes[-1] = self._split(last, at - last.depth)
-        if at >= end:
-            return
-        stored = save(at, end)
-        node.pins += 1  # making room must not take away what it will hang on
-        fits = self._make_room(stored.size)
-        node.pins -= 1
-        if not fits:
-            self._offer(node)
-            return
-        self._roots[root.key] = root
-        child = Node(key, node, at, tokens[at:end], stored)
-        node.children[tokens[at]] = child
-        self.used += stored.size
+        return node
+
+    def _attach(self, child: Node, found: Match) -> None:
+        parent = child.parent
+        assert parent is not None  # noqa: S101 -- only a root has none
+        if parent.parent is None:
+            self._roots[parent.key] = parent
+        parent.children[child.tokens[0]] = child
+        if child.stored is not None:
+            self.used += child.stored.size
+            parent.held += 1
         self.nodes += 1
         found.nodes.append(child)
-        found.length = end
+        found.length = child.depth + len(child.tokens)
         self._use(child)
         self._tell("stored", child)
 
     def _split(self, node: Node, at: int) -> Node:
         """Makes two of one; gives the upper one. `node` stays the lower one and keeps its children."""
-        assert node.parent is not None and node.stored is not None  # noqa: S101 -- only a root has neither
-        first = node.stored.part(0, at)
-        upper = Node(node.key, node.parent, node.depth, node.tokens[:at], first)
+        assert node.parent is not None  # noqa: S101 -- only a root has none
+        upper = Node(node.key, node.parent, node.depth, node.tokens[:at], None)
         upper.uses, upper.rank = node.uses, node.rank
         self.nodes += 1
         node.parent.children[node.tokens[0]] = upper
-        lower = node.stored.part(at, len(node.tokens))
-        self.used += first.size + lower.size - node.stored.size
-        node.stored, node.parent, node.depth, node.tokens = lower, upper, node.depth + at, node.tokens[at:]
+        if (stored := node.stored) is not None:
+            upper.stored, node.stored = stored.part(0, at), stored.part(at, len(node.tokens))
+            upper.held = 1
+            self.used += upper.stored.size + node.stored.size - stored.size
+        if (written := node.written) is not None:
+            upper.written, node.written = written.part(0, at), written.part(at, len(node.tokens))
+            written.let_go()
+        node.parent, node.depth, node.tokens = upper, upper.depth + at, node.tokens[at:]
         upper.children[node.tokens[0]] = node
         return upper
 
@@ -186,7 +242,7 @@ class Prefixes:
 
     def _offer(self, node: Node) -> None:
         """Into the heap of what may be evicted; its rank may be old by the time it comes out."""
-        if node.pins > 0 or node.children or node.stored is None:
+        if node.pins > 0 or node.held or node.stored is None:
             return
         heapq.heappush(self._heap, (node.rank, next(self._count), node))
         if len(self._heap) > 4 * self.nodes + 1024:
@@ -194,25 +250,72 @@ class Prefixes:
             self._heap = [(node.rank, next(self._count), node) for node in fresh.values()]
             heapq.heapify(self._heap)
 
-    def _make_room(self, size: int) -> bool:
+    def _make_room(self, size: int, match: Match) -> bool:
+        """Takes nothing away that `match` goes through."""
+        for node in match.nodes:
+            node.pins += 1
+        fits = self._evict(size)
+        for node in match.nodes:
+            node.pins -= 1
+            self._offer(node)
+        return fits
+
+    def _evict(self, size: int) -> bool:
         while self.used + size > self.memory:
             if not self._heap:
                 return False
             rank, _, node = heapq.heappop(self._heap)
-            if node.stored is None or node.pins > 0 or node.children or rank != node.rank:
+            if node.stored is None or node.pins > 0 or node.held or rank != node.rank:
                 continue
             self._clock = max(self._clock, rank)
-            self._remove(node)
+            if node.written is not None and node.written.ready and not node.written.lost:
+                self._drop(node)
+            else:
+                self._remove(node)
         return True
 
-    def _remove(self, node: Node) -> None:
+    def _restore(self, node: Node, match: Match) -> Stored | None:
+        """Reads what is only written, and keeps it in memory where there is room."""
+        if node.written is None or node.parent is None:  # removed since
+            return None
+        stored = node.written.read()
+        if stored is None:
+            self._remove(node)
+        elif self._make_room(stored.size, match):
+            node.stored = stored
+            self.used += stored.size
+            node.parent.held += 1
+            self._offer(node)
+        return stored
+
+    def _drop(self, node: Node) -> None:
+        """From memory; it keeps its place."""
         assert node.parent is not None and node.stored is not None  # noqa: S101 -- only a root has neither
-        del node.parent.children[node.tokens[0]]
         self.used -= node.stored.size
-        self.nodes -= 1
-        self._tell("removed", node)
         node.stored = None
+        node.parent.held -= 1
         self._offer_parent(node.parent)
+
+    def _remove(self, node: Node) -> None:
+        """With all that hangs on it: none of that is in memory."""
+        parent = node.parent
+        assert parent is not None  # noqa: S101 -- only a root has none
+        if node.stored is not None:
+            self._drop(node)
+        del parent.children[node.tokens[0]]
+        left = [node]
+        while left:
+            gone = left.pop()
+            left += gone.children.values()
+            if gone.stored is not None and gone.parent is not None:
+                self.used -= gone.stored.size
+                gone.stored = None
+            self.nodes -= 1
+            self._tell("removed", gone)
+            if gone.written is not None:
+                gone.written.let_go()
+                gone.written = None
+        self._offer_parent(parent)
 
     def _offer_parent(self, node: Node) -> None:
         if node.parent is not None:

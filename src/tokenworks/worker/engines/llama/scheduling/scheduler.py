@@ -203,10 +203,11 @@ class Scheduler:
         """Gives it a slot, filled with what the cache has of it."""
         tenant = self.tenants.leave_queue(sequence)
         match = self.prefixes.match(sequence.key, sequence.tokens)
-        usable = min(match.length, len(sequence.tokens) - 1)
+        parts = self.prefixes.fetch(match, min(match.length, len(sequence.tokens) - 1))
+        usable = sum(size for size, _ in parts)
         sequence.slot = self._slots.take()
         if usable:
-            self._kernel.load(sequence.slot, match.parts(usable))
+            self._kernel.load(sequence.slot, [stored for _, stored in parts])
         self._release(sequence)
         sequence.computed = usable
         sequence.sampled = 0
