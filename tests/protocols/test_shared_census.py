@@ -1,6 +1,7 @@
 """Every recorded exchange is of a protocol that we call, whose own test reads it, or of an endpoint that nothing here
 calls, which is listed; and every recorded error of those that we call is told by its kind."""
 
+import base64
 import json
 import re
 from collections import Counter
@@ -11,12 +12,13 @@ from typing import Any
 import pytest
 
 from tokenworks.core.errors import Fault
+from tokenworks.core.events import Failed, Finished
 from tokenworks.protocols import codec
 
 RECORDED = Path(__file__).parents[3] / "shared" / "data" / "recorded"
 CALLED = {
     r"/chat/completions$": "openai_chat",
-    r"/responses$": "openai_responses",
+    r"/responses(/resp_\w+)?$": "openai_responses",
     r"^/v1/messages$": "anthropic_messages",
     r"/embeddings$": "openai_embeddings",
     r"/converse(-stream)?$": "bedrock_converse",
@@ -27,8 +29,10 @@ NOT_CALLED = (
     r":(generate|streamGenerate|batchEmbed|embed)Contents?$|:(countTokens|predict)$",
     r"/invoke$",  # Bedrock is called by Converse
     r"/count_tokens$|/input_tokens$|/compact$",
-    r"/files(/|$)|/responses/[a-z]+_\w+$|/responses/resp",
+    r"/files(/|$)",
 )
+FAMILIES = {"anthropic": "anthropic_messages", "bedrock": "bedrock_converse", "openai": "openai_responses"}
+"""What their other endpoints tell errors in; those of Google in that of the endpoint which we call."""
 KINDS = {Fault.CALLER, Fault.UNSUITABLE, Fault.RATE_LIMIT, Fault.CONTEXT_LENGTH, Fault.CONTENT_POLICY}
 
 pytestmark = pytest.mark.skipif(not RECORDED.exists(), reason=f"the recorded exchanges are not at {RECORDED}")
@@ -58,8 +62,9 @@ def test_every_error_is_told_by_its_kind() -> None:
     told = 0
     for name, (spoken, exchange) in exchanges().items():
         response = exchange["response"]
-        if spoken is None or response["status"] < 400:
+        if response["status"] < 400:
             continue
+        spoken = spoken or FAMILIES.get(name.partition("/")[0], "openai_chat")
         body = response["body"] if isinstance(response["body"], str) else json.dumps(response["body"])
         error = codec(spoken).read_error(response["status"], body.encode(), provider="p", retry_after=None)
         assert error.fault in KINDS, name
@@ -82,3 +87,20 @@ def test_every_whole_answer_becomes_events() -> None:
             assert codec(spoken).read_response(json.dumps(response["body"]).encode()), name
             read += 1
     assert read > 700
+
+
+def test_every_stream_is_read_to_its_end() -> None:
+    """Or to the error that the provider told in it."""
+    read, failures = 0, []
+    for name, (spoken, exchange) in exchanges().items():
+        body = exchange["response"]["body"]
+        encoded = body.get("base64") if isinstance(body, dict) else None
+        if spoken is None or exchange["response"]["status"] != 200 or not (encoded or isinstance(body, str)):
+            continue
+        reader = codec(spoken).stream_reader()
+        events = reader.feed(base64.b64decode(encoded) if encoded else body.encode()) + reader.close()
+        failed = [event.error.fault for event in events if isinstance(event, Failed)]
+        assert failed or any(isinstance(event, Finished) for event in events), name
+        read, failures = read + 1, failures + failed
+    assert read > 60
+    assert failures == [Fault.CALLER], failures
