@@ -12,6 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 from aiohttp import web
+from msgspec.structs import replace as replace_record
 from tests.gateway.conftest import chunk, stream
 
 from tokenworks.snapshot.records import LimitRecord
@@ -238,3 +239,39 @@ def test_every_model_that_is_tried_takes_from_its_own_limits(gateway: Any, limit
     models = {"model": "down", "models": ["plain"]}
     assert ask(gateway, **models).status_code == 200
     assert ask(gateway, **models).status_code == 429
+
+
+def test_an_explanation_tells_what_is_left_and_takes_nothing_of_it(gateway: Any, limited: Callable[..., None]) -> None:
+    requests = LimitRecord("key", KEY_ID, None, "requests", 1, window=next(WINDOWS))
+    tokens = LimitRecord("project", "proj_1", "assistant", "tokens", 1_000_000, window=next(WINDOWS))
+    bought = LimitRecord("provider", "upstream-a", None, "requests", 1, window=next(WINDOWS))
+    budget = LimitRecord("organization", "org_1", None, "spend_nano_usd", 10**9, period="month")
+    limited(budget, tokens, requests, bought)
+
+    def explained(**members: Any) -> Any:
+        body = {"model": "assistant", "messages": [{"role": "user", "content": "Hi"}], **members}
+        headers = {"Authorization": f"Bearer {KEY}"}
+        answer = httpx2.post(f"{gateway.url}/v1/route:explain", headers=headers, json=body, timeout=20)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["models"][0]
+
+    for _ in range(3):
+        found = explained()
+        first, second, third = found["limits"]
+        assert (first["scope"], first["used"], first["left"], first["needed"], first["refuses"]) == (
+            "key", 0, 1, 1, False,
+        )  # fmt: skip
+        assert (second["kind"], second["left"], second["model"]) == ("tokens", 1_000_000, "assistant")
+        assert 0 < second["needed"] <= second["reserved"]
+        assert 0 < first["resets_in_seconds"] <= first["window_seconds"]
+        assert (third["kind"], third["limit"], third["period"]) == ("spend_nano_usd", 10**9, "month")
+        assert (found["refused_by"], found["providers_used_up"]) == (None, [])
+    answered = ask(gateway)
+    assert answered.status_code == 200
+    found = explained()
+    assert (found["refused_by"], found["providers_used_up"]) == (f"the limit of key {KEY_ID}", ["upstream-a"])
+    assert (found["limits"][0]["left"], found["limits"][0]["refuses"]) == (0, True)
+    assert found["limits"][1]["used"] == answered.json()["usage"]["total_tokens"]
+    assert ask(gateway).status_code == 429
+    limited(replace_record(budget, limit=1))
+    assert explained(max_tokens=100)["refused_by"] == "the budget of organization org_1"

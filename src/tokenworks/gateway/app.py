@@ -118,7 +118,9 @@ class Gateway:
             ("GET", "/v1/models"): models.list,
             ("POST", "/v1/moderations"): models.moderations,
             ("POST", COUNT_PATH): CountTokens(self._snapshot, keys, planner, self._upstreams, settings.body_limit),
-            ("POST", EXPLAIN_PATH): Explain(self._snapshot, keys, facts, SURFACES, settings.body_limit),
+            ("POST", EXPLAIN_PATH): Explain(
+                self._snapshot, keys, self._admission, facts, SURFACES, settings.body_limit
+            ),
             ("POST", TOKENIZE_PATH): Tokenize(self._snapshot, keys, planner, self._upstreams, settings.body_limit),
         }
         messages = codec(SURFACES[stored.MESSAGES])

@@ -7,19 +7,23 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from tokenworks.core.errors import InvalidRequest, TokenworksError
+from tokenworks.core.errors import InvalidRequest, TokenworksError, Unavailable
 from tokenworks.core.money import nano_to_usd
 from tokenworks.core.price import Price
 from tokenworks.core.request import Request
 from tokenworks.core.usage import BYTES_PER_TOKEN, Usage
 from tokenworks.gateway.admission.keys import Keys
+from tokenworks.gateway.admission.limits.admit import Admission, Left
+from tokenworks.gateway.admission.limits.hold import describe
 from tokenworks.gateway.edge.exchange import Exchange
+from tokenworks.gateway.metering.attempt import Asked
 from tokenworks.gateway.routing import vocabulary
 from tokenworks.gateway.routing.plan import Facts, Judged, default_model, judge
 from tokenworks.gateway.routing.plan import tariff as tariff_of
 from tokenworks.gateway.routing.scores import USUAL_OUTPUT
 from tokenworks.protocols import codec
 from tokenworks.protocols.base import ReadsHeaders
+from tokenworks.snapshot.state import State
 from tokenworks.snapshot.subscriber import Subscriber
 
 PATH = "/v1/route:explain"
@@ -32,9 +36,18 @@ _ENCODE = msgspec.json.Encoder().encode
 class Explain:
     """`surfaces` maps the path that the body is meant for (`?path=`) to its protocol."""
 
-    def __init__(self, snapshot: Subscriber, keys: Keys, facts: Facts, surfaces: Mapping[str, str], limit: int) -> None:
+    def __init__(
+        self,
+        snapshot: Subscriber,
+        keys: Keys,
+        admission: Admission,
+        facts: Facts,
+        surfaces: Mapping[str, str],
+        limit: int,
+    ) -> None:
         self._snapshot = snapshot
         self._keys = keys
+        self._admission = admission
         self._facts = facts
         self._surfaces = surfaces
         self._limit = limit
@@ -63,7 +76,9 @@ class Explain:
                 tariff = tariff_of(choice, state.models[choice.model], caller, state)
                 output = int(min(choice.max_output_tokens or USUAL_OUTPUT, USUAL_OUTPUT))
                 usage = Usage(input=len(choice.body) // BYTES_PER_TOKEN, output=output)
-                plans.append(_named(choice) | self._plan(choice.model, judged, usage, tariff.at(time.time())))
+                limits = await self._limits(Asked(exchange.request_id, 0, caller, choice), state, judged)
+                planned = self._plan(choice.model, judged, usage, tariff.at(time.time()))
+                plans.append(_named(choice) | planned | limits)
             except TokenworksError as error:
                 if len(choices) == 1:
                     raise
@@ -71,6 +86,23 @@ class Explain:
                     {"model": choice.model, **_named(choice), "error": {"message": error.message, "code": error.code}}
                 )
         await exchange.respond(200, _ENCODE({"object": "route.explanation", "models": plans}))
+
+    async def _limits(self, asked: Asked, state: State, judged: list[Judged]) -> dict[str, Any]:
+        """What is left of each limit and which of them would refuse. Of a provider's limits, which are the operator's,
+        only that they would."""
+        able = [each.target for each in judged if not each.reason]
+        try:
+            found = await self._admission.left(asked, state, able)
+        except Unavailable as error:
+            return {"limits": None, "refused_by": None, "limits_unknown": error.message}
+        own = [each for each in found if each.limit.scope != "provider"]
+        refused = [describe(each.limit) for each in own if each.refuses]
+        used_up = dict.fromkeys(each.limit.id for each in found if each.limit.scope == "provider" and each.refuses)
+        return {
+            "limits": [_limit(each) for each in own],
+            "refused_by": refused[0] if refused else None,
+            "providers_used_up": list(used_up),
+        }
 
     def _plan(self, model: str, judged: list[Judged], usage: Usage, price: Price | None) -> dict[str, Any]:
         return {
@@ -123,6 +155,25 @@ def _named(request: Request) -> dict[str, Any]:
         for each in via.steps
     ]
     return {"alias": {"name": via.alias, "version": via.version, "steps": steps, "shadow": via.shadow or None}}
+
+
+def _limit(left: Left) -> dict[str, Any]:
+    limit, claim, reading = left.limit, left.claim, left.reading
+    return {
+        "scope": limit.scope,
+        "id": limit.id,
+        "model": limit.model,
+        "kind": limit.kind,
+        "window_seconds": limit.window or None,
+        "period": limit.period or None,
+        "limit": limit.limit,
+        "used": reading.used,
+        "left": left.room,
+        "needed": claim.smallest,
+        "reserved": claim.amount,
+        "refuses": left.refuses,
+        "resets_in_seconds": None if claim.lease else _rounded(reading.resets_in),
+    }
 
 
 def _rounded(value: float | None) -> float | None:

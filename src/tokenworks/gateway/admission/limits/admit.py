@@ -8,10 +8,11 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from tokenworks.core.errors import LimitReached, Unavailable
 from tokenworks.core.target import Target
-from tokenworks.gateway.admission.limits.base import Claim, Decision, LimitStore, Refusal
+from tokenworks.gateway.admission.limits.base import Claim, Decision, LimitStore, Reading, Refusal
 from tokenworks.gateway.admission.limits.hold import Held, Hold, allowance, describe, refused_provider
 from tokenworks.gateway.admission.limits.learned import Learned
 from tokenworks.gateway.admission.limits.link import StoreLink
@@ -24,6 +25,24 @@ from tokenworks.snapshot.subscriber import Subscriber
 
 LOOK_SECONDS = 0.1
 """A waiting request looks so often whether another gateway gave something back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """One limit as a request would meet it now."""
+
+    limit: LimitRecord
+    claim: Claim
+    reading: Reading
+
+    @property
+    def room(self) -> int:
+        return max(self.claim.limit - self.reading.used, 0)
+
+    @property
+    def refuses(self) -> bool:
+        return self.claim.smallest > self.room
+
 
 _WORDS = {
     "requests": "requests",
@@ -79,6 +98,21 @@ class Admission:
         if limits or bought:
             await self._reserve(hold, limits, bought, provider)
         return hold
+
+    async def left(self, asked: Asked, state: State, targets: list[Target]) -> list[Left]:
+        """Each limit that would count this request, in the order of refusals, those of its targets' providers last.
+        Nothing is reserved. Unavailable while the store cannot tell."""
+        rules, model = self._current(), state.models[asked.request.model]
+        found = rules.for_request(asked.caller, model.name)
+        for provider in dict.fromkeys(state.upstreams[target.upstream].provider for target in targets):
+            found += rules.for_provider(provider, model.name)
+        if not found:
+            return []
+        learned = self._learned.size(asked.caller.key_id, model.name)
+        claims = self._claims(estimate(asked.request, model, targets, learned), found)
+        readings = await self._link.read(claims)
+        told = zip(found, claims, readings, strict=True)
+        return [Left(rule.limit, claim, reading) for rule, claim, reading in told]
 
     async def enter(self, hold: Hold, provider: str) -> None:
         """The limits of a provider that a later attempt of a hold goes to."""

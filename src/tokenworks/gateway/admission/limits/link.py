@@ -98,6 +98,15 @@ class StoreLink:
             self._running[request_id].append((claims, decision.readings))
         return decision
 
+    async def read(self, claims: list[Claim]) -> list[Reading]:
+        """What the buckets hold now; nothing is reserved. Unavailable as `reserve`."""
+        self._require()
+        try:
+            return await self._store.read(claims)
+        except Unavailable as error:
+            self._lost(error.message)
+            raise
+
     async def settle(self, request_id: str, actual: dict[str, int]) -> None:
         """Sent, not waited for: it never fails, and what the store does not confirm is made good later."""
         if self._share is not None:
