@@ -28,6 +28,8 @@ class Timed:
     begun: float
     tokens: list[float] = field(default_factory=list)
     text: str = ""
+    output: int = 0
+    """Tokens as the engine counts them."""
 
     @property
     def first(self) -> float:
@@ -55,10 +57,15 @@ class Side:
             await self._frames(body, timed)
         else:
             schema = body.pop("json_schema", None)
-            body |= {"stream": True, "temperature": 0, "ignore_eos": schema is None}
+            body |= {
+                "stream": True,
+                "stream_options": {"include_usage": True},
+                "temperature": 0,
+                "ignore_eos": schema is None,
+            }
             body |= {"response_format": {"type": "json_schema", "json_schema": {"schema": schema}}} if schema else {}
             await self._events(body, timed)
-        if not timed.tokens:
+        if not timed.tokens or not timed.output:
             raise RuntimeError(f"{self.name} answered nothing")
         return timed
 
@@ -72,6 +79,8 @@ class Side:
                     if isinstance(event, wire.Tokens):
                         timed.tokens += [time.perf_counter()] * len(event.ids)
                         timed.text += event.text
+                    if isinstance(event, wire.Usage):
+                        timed.output = event.output
                     if isinstance(event, wire.Error):
                         raise RuntimeError(event.message)
 
@@ -83,6 +92,8 @@ class Side:
                 if b'"content":"' in line:
                     timed.tokens.append(time.perf_counter())
                     timed.text += json.loads(line[6:])["choices"][0]["delta"]["content"] or ""
+                if b'"usage":{' in line:
+                    timed.output = json.loads(line[6:])["usage"]["completion_tokens"]
                 if line.startswith(b"error") or b'"error":' in line:
                     raise RuntimeError(line.decode())
 

@@ -4,10 +4,15 @@ import os
 from pathlib import Path
 
 
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def threads(wanted: int | None) -> int:
     """All cores up to four; beyond that one is left to the processes around the engine."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return wanted or (cores if cores <= 4 else cores - 1)
+    most = cores()
+    return wanted or (most if most <= 4 else most - 1)
 
 
 def memory() -> int:

@@ -156,7 +156,11 @@ int32_t llama_tokenize(const struct llama_vocab * vocab, const char * text, int3
                        int32_t n_tokens_max, bool add_special, bool parse_special);
 int32_t llama_token_to_piece(const struct llama_vocab * vocab, llama_token token, char * buf, int32_t length,
                              int32_t lstrip, bool special);
+
+void GOMP_parallel(void (*function)(void * data), void * data, unsigned threads, unsigned flags);
+void free(void * pointer);
 """
+"""The last two are not llama.cpp's, but what it is linked with: OpenMP, and something to call that does nothing."""
 
 MODEL_DEFAULTS = {
     "n_gpu_layers": -1,

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tokenworks.core.errors import InvalidRequest, Unavailable
@@ -62,7 +63,10 @@ class Generator(GeneratingEngine):
         if weights is None:
             raise EngineFailed("this engine needs --weights")
         try:
-            await asyncio.to_thread(self._load, weights)
+            # In a thread that ends: llama.cpp's helpers live as long as the thread that called it, and while more of
+            # them live than there are cores, none of them spins; see spinning.py.
+            with ThreadPoolExecutor(1) as once:
+                await asyncio.get_running_loop().run_in_executor(once, self._load, weights)
         except (BindingError, LoadFailed, KernelFailed, BadTemplate) as error:
             raise EngineFailed(str(error)) from error
         assert self._kernel is not None and self._intake is not None  # noqa: S101 -- `_load` made them

@@ -43,6 +43,7 @@ class Kernel:
         self._model = model
         self._memory = lib.llama_get_memory(self._context)
         self.slots = slots
+        self.threads = threads
         self.capacity: int = lib.llama_n_ctx_seq(self._context)
         self.batch = batch
         self.adapters: dict[str, object] = {}

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 
 from tokenworks.core.errors import LimitReached, TokenworksError, Unavailable
+from tokenworks.worker.engines import machine
 from tokenworks.worker.engines.llama.answer import Answer
 from tokenworks.worker.engines.llama.choice import Choice
 from tokenworks.worker.engines.llama.kernel import Kernel, KernelFailed
@@ -19,6 +20,7 @@ from tokenworks.worker.engines.llama.observed import Observed
 from tokenworks.worker.engines.llama.pace import Pace
 from tokenworks.worker.engines.llama.scheduling.scheduler import Refused, Scheduler
 from tokenworks.worker.engines.llama.scheduling.sequence import Outcome, Sequence, Work
+from tokenworks.worker.engines.llama.spinning import Spinning
 
 Operation = Callable[[], None]
 log = logging.getLogger(__name__)
@@ -66,15 +68,18 @@ class Runner:
         self.call(lambda: self._cancel(answer))
 
     def _run(self) -> None:
+        spinning = Spinning(self.kernel.threads, machine.cores())
         try:
             while self._next():
                 if self.scheduler.has_work():
-                    self._step()
+                    spinning.add(self._step())
         except KernelFailed as error:
             self._tell(self._died, str(error))
         except Exception as error:  # whatever it is, this engine is at its end and has to say so
             log.exception("the engine's thread ends")
             self._tell(self._died, f"{type(error).__name__}: {error}")
+        finally:
+            spinning.close()
 
     def _next(self) -> bool:
         """Does what was asked for; waits when there is nothing to do. False at the end."""
@@ -114,7 +119,8 @@ class Runner:
             if self._owners.pop(choice.sequence, None) is not None:
                 self.scheduler.cancel(choice.sequence)
 
-    def _step(self) -> None:
+    def _step(self) -> float:
+        """Gives the seconds that its forward passes took."""
         begun = time.monotonic()
         scheduler = self.scheduler
         scheduler.budget = self._pace.budget
@@ -134,6 +140,7 @@ class Runner:
         self._pace.add(tokens, seconds)
         self.observed.step(len(works), tokens, seconds)
         self._hand_out(outcomes, begun + seconds)
+        return seconds
 
     def _compute(self, works: list[Work]) -> list[Outcome]:
         outcomes = []
