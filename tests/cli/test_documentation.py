@@ -40,7 +40,7 @@ EXAMPLES = sorted(set(re.findall(r"^(?:echo .* \| )?(tokenworks .+)$", PAGE, re.
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_the_examples_use_options_that_exist(example: str) -> None:
     words = shlex.split(example)[1:]
-    depth = 2 if words[0] in ("keys", "models", "prices", "chaos") else 1
+    depth = 2 if words[0] in ("keys", "models", "aliases", "prices", "chaos") else 1
     help_text = shown_by(*words[:depth])
     assert f"Usage: tokenworks {' '.join(words[:depth])}" in help_text
     for option in (word for word in words if word.startswith("--")):

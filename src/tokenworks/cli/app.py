@@ -28,6 +28,7 @@ COMMANDS = {
     "limits": "limits",
     "budgets": "limits",
     "webhooks": "limits",
+    "aliases": "aliases",
     "prices": "prices",
     "providers": "providers",
     "credentials": "credentials",

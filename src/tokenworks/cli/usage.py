@@ -37,6 +37,10 @@ def usage(
     until: Annotated[int | None, typer.Option(parser=moment, metavar="TIME", help="Up to then, exclusive.")] = None,
     model: Annotated[str | None, typer.Option(help="Only this model.")] = None,
     key_id: Annotated[str | None, typer.Option(help="Only this key, by its id.")] = None,
+    alias: Annotated[str | None, typer.Option(help="Only what came through this virtual model.")] = None,
+    shadow: Annotated[
+        bool | None, typer.Option("--shadow/--no-shadow", help="Only copies that a virtual model had made, or none.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many attempts to list, newest first.")] = 20,
     url: Url = DEFAULT_URL,
     key: Key = None,
@@ -47,7 +51,7 @@ def usage(
 
     VIA is the upstream that answered; FIRST and TOTAL are seconds to its first token and to its end.
     """
-    wanted = {"start": since, "end": until, "model": model, "key_id": key_id}
+    wanted = {"start": since, "end": until, "model": model, "key_id": key_id, "alias": alias, "shadow": shadow}
     query = {name: str(value) for name, value in wanted.items() if value is not None}
     client = connection.administrator(url, key, data_dir)
 
@@ -88,7 +92,7 @@ def _row(attempt: dict[str, Any]) -> tuple[object, ...]:
     outcome, tokens = attempt["outcome"], attempt["usage"]
     return (
         output.when(attempt["opened_at"]),
-        attempt["model"],
+        _named(attempt),
         attempt["upstream"],
         _input(tokens),
         f"{tokens['output']}{'~' if attempt['estimated'] else ''}",
@@ -97,6 +101,14 @@ def _row(attempt: dict[str, Any]) -> tuple[object, ...]:
         attempt["charge_usd"],
         Text(" ".join(filter(None, (outcome, attempt["error"]))), style=STYLES.get(outcome, "red")),
     )
+
+
+def _named(attempt: dict[str, Any]) -> str:
+    """The model, and the version of the virtual one that led to it."""
+    if not attempt["alias"]:
+        return str(attempt["model"])
+    copied = " copies to" if attempt["shadow"] else ""
+    return f"{attempt['alias']}@{attempt['alias_version']}{copied} {attempt['model']}"
 
 
 def _input(tokens: dict[str, int]) -> int:
