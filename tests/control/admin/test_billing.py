@@ -161,13 +161,13 @@ def test_an_address_is_set_by_the_customer_and_logged(running, tenant):
     assert tenant.get("profile")["address"] == {**address, "email": None}
     assert running.call("POST", "/admin/v1/billing/address", {"name": "a\nb"}, tenant.key).error["param"] == "name"
     entry = running.call("GET", "/v1/organization/audit_logs?limit=1", token=tenant.key).json["data"][0]
-    assert entry["type"] == "billing.address"
+    assert entry["type"] == "billing_address.updated"
 
 
 def test_every_move_is_in_the_audit_log_and_the_check_finds_nothing(running, tenant):
     tenant.operator("grants", {"amount_usd": "5", "memo": "welcome"})
     entry = running.admin("GET", "/v1/organization/audit_logs?limit=1").json["data"][0]
-    assert (entry["type"], entry["after"]["amount"]) == ("billing.grant", 5 * 10**9)
+    assert (entry["type"], entry["after"]["amount"]) == ("grant.posted", 5 * 10**9)
     found = running.admin("GET", "/admin/v1/billing/check").json
     assert found["differences"] == []
     assert found["transactions"] > 0

@@ -12,6 +12,7 @@ from tokenworks.snapshot.records import LimitRecord
 
 LARGEST = 2**53 - 1
 EVERYBODY = ""
+SPEND = "spend_nano_usd"
 
 
 def shown(limit: Limit) -> dict[str, Any]:
@@ -79,7 +80,7 @@ async def put(
     made = await limits.put(change.connection, owner, record, operator=binding, now=change.now, terms=terms)
     project = record.id if record.scope == "project" else ""
     await change.log(
-        "rate_limit.updated",
+        f"{_noun(record)}.updated",
         made.id,
         project_id=project,
         before=None if before is None else shown(before),
@@ -96,9 +97,14 @@ async def put(
 async def remove(change: Change, services: Services, limit: Limit) -> None:
     await limits.remove(change.connection, limit.id)
     project = limit.record.id if limit.record.scope == "project" else ""
-    await change.log("rate_limit.deleted", limit.id, project_id=project, before=shown(limit))
+    await change.log(f"{_noun(limit.record)}.deleted", limit.id, project_id=project, before=shown(limit))
     change.announce(lambda: services.announcer.remove_limits([limit.record.name]))
     change.announce(services.budgets.wake)
+
+
+def _noun(record: LimitRecord) -> str:
+    """As the audit log calls it."""
+    return "spend_limit" if record.kind == SPEND else "rate_limit"
 
 
 async def put_named(

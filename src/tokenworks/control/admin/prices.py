@@ -145,7 +145,7 @@ async def put(body: NewPrice, services: ServicesDep, actor: WritePrices) -> Pric
             versions = await prices.of(change.connection, subject)
             return _shape(next(each for each in versions if each.in_force(starts)), change.now)
         await _publish(change, services, subject)
-        await change.log("price.set", made.id, after=_shape(made, change.now).model_dump(by_alias=True))
+        await change.log("price.created", made.id, after=_shape(made, change.now).model_dump(by_alias=True))
     return _shape(made, change.now)
 
 

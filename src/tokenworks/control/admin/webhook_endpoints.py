@@ -64,7 +64,7 @@ async def create(body: NewEndpoint, services: ServicesDep, actor: WriteWebhooks)
             change.now,
         )
         await endpoints.add(change.connection, endpoint)
-        await change.log("webhook.created", endpoint.id, after=_shape(endpoint).model_dump())
+        await change.log("webhook_endpoint.created", endpoint.id, after=_shape(endpoint).model_dump())
     return EndpointMade(**_shape(endpoint).model_dump(), secret=services.webhooks.secret(endpoint.id))
 
 
@@ -91,8 +91,10 @@ async def test(id: str, services: ServicesDep, actor: WriteWebhooks) -> Endpoint
     """Send it an event of the type `webhook.test`."""
     endpoint = await _find(services, actor, id)
     event, body = test_event(endpoint.id, services.now())
-    async with services.database.write() as connection:
-        await deliveries.add(connection, event, endpoint.id, [TEST], endpoint.url, body, now_ns=services.clock.now_ns())
+    async with changing(services, actor) as change:
+        now_ns = services.clock.now_ns()
+        await deliveries.add(change.connection, event, endpoint.id, [TEST], endpoint.url, body, now_ns=now_ns)
+        await change.log("webhook_endpoint.tested", endpoint.id)
     services.webhooks.wake()
     return _shape(endpoint)
 
@@ -102,7 +104,7 @@ async def delete(id: str, services: ServicesDep, actor: WriteWebhooks) -> Endpoi
     endpoint = await _find(services, actor, id)
     async with changing(services, actor) as change:
         await endpoints.remove(change.connection, endpoint.id)
-        await change.log("webhook.deleted", endpoint.id, before=_shape(endpoint).model_dump())
+        await change.log("webhook_endpoint.deleted", endpoint.id, before=_shape(endpoint).model_dump())
     return EndpointDeleted(id=endpoint.id)
 
 

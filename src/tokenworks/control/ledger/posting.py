@@ -21,7 +21,7 @@ async def post(change: Change, services: Services, wanted: Transaction, **more: 
     if posted.new:
         amount = sum(transfer.amount for transfer in wanted.transfers[:1])
         after = {"organization_id": wanted.organization_id, "sequence": posted.sequence, "amount": amount, **more}
-        await change.log(f"billing.{wanted.kind}", wanted.reference or wanted.key, after=after)
+        await change.log(f"{wanted.kind}.posted", wanted.reference or wanted.key, after=after)
         await publish_budget(change, services, wanted.organization_id)
     return posted
 
@@ -36,7 +36,7 @@ async def give(
         raise _reused() from error
     if given.new:
         after = {"organization_id": organization_id, "sequence": given.sequence, "amount": given.amount}
-        action = "billing.refund" if given.note is None else "billing.credit_note"
+        action = "refund.posted" if given.note is None else "credit_note.issued"
         await change.log(action, str(given.sequence) if given.note is None else given.note.number, after=after)
         await publish_budget(change, services, organization_id)
     return given

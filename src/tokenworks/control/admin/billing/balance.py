@@ -85,7 +85,7 @@ async def set_address(
         before = await change.connection.run_sync(billing.profile, book)
         after = replace(before, address=body.model_dump(exclude_none=True))
         await change.connection.run_sync(billing.put, after)
-        await change.log("billing.address", book, before=before.address, after=after.address)
+        await change.log("billing_address.updated", book, before=before.address, after=after.address)
     return _shape(after)
 
 
@@ -102,7 +102,7 @@ async def set_terms(
         await change.connection.run_sync(billing.put, after)
         if (after.mode, after.customer) != (before.mode, before.customer):
             await change.connection.run_sync(payments.begin_reporting, book, change.now)
-        await change.log("billing.terms", book, before=_terms(before), after=_terms(after))
+        await change.log("billing_terms.updated", book, before=_terms(before), after=_terms(after))
         if after.mode == billing.PREPAID:
             await posting.publish_budget(change, services, book)
         elif before.mode == billing.PREPAID:

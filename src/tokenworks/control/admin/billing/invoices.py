@@ -103,7 +103,7 @@ async def issue(
             for each, new in found:
                 if new:
                     after = {"organization_id": book, "total": each.total, "due": each.due}
-                    await change.log("billing.invoice", each.number, after=after)
+                    await change.log("invoice.issued", each.number, after=after)
                 made.append(await _shape(change.connection, each, new))
             await posting.publish_budget(change, services, book)
     return InvoiceList(data=made)

@@ -168,15 +168,18 @@ async def refund(
 
 
 @router.post("/usage-reports")
-async def report(services: ServicesDep, _: WriteBilling) -> Reported:
+async def report(services: ServicesDep, actor: WriteBilling) -> Reported:
     """Tell the payment provider now what was used, as happens every minute anyway."""
     provider = _provider(services)
     if not provider.meters:
         raise InvalidRequest("No meter is configured: start control with --stripe-meter.", code="no_meter")
     try:
-        return Reported(reports=await Meter(services.database, provider, services.clock).report())
+        reports = await Meter(services.database, provider, services.clock).report()
     except (PaymentRefused, PaymentUnavailable) as error:
         raise _failure(error) from error
+    async with changing(services, actor) as change:
+        await change.log("usage.reported", "meter_events", after={"reports": reports})
+    return Reported(reports=reports)
 
 
 @webhook.post(WEBHOOK_PATH)
@@ -223,7 +226,7 @@ async def _note(services: Services, actor: Actor, made: payments.Payment) -> pay
         known = await change.connection.run_sync(payments.find, made.id)
         if known is None:
             await change.connection.run_sync(payments.add, made)
-            await change.log("billing.checkout", made.id, after={"amount": made.amount})
+            await change.log("checkout.created", made.id, after={"amount": made.amount})
             return made
         # Its event overtook us.
         await change.connection.run_sync(lambda sync: payments.change(sync, made.id, url=made.url))

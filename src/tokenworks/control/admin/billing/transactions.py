@@ -135,7 +135,7 @@ async def rebuild(services: ServicesDep, actor: WriteBilling) -> Check:
     """Makes the balances anew from the entries, for a `check` that found a difference."""
     async with changing(services, actor) as change:
         await change.connection.run_sync(ledger.rebuild)
-        await change.log("billing.rebuilt", "ledger_balances")
+        await change.log("balances.rebuilt", "ledger_balances")
         return Check(**await change.connection.run_sync(proofs.check))
 
 
