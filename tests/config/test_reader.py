@@ -92,7 +92,7 @@ price = {input = 0.0000000001, output = "1"}
         "t.toml:11: models.assistant.price.output must be a number of USD, not a string; write it without quotes",
         't.toml:13: models.nobody has nobody to answer it; add targets = ["provider/model"] or an engine',
         "t.toml:14: unknown key serv; nearest is 'serve'; "
-        "valid: aliases, installation, models, providers, serve, sinks",
+        "valid: aliases, guardrails, installation, models, providers, serve, sinks",
     ]
 
 

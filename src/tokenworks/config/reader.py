@@ -8,10 +8,20 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tokenworks.config import values
+from tokenworks.config.guardrails import CHECKS as GUARDRAIL
+from tokenworks.config.guardrails import guardrail
 from tokenworks.config.positions import Path as KeyPath
 from tokenworks.config.positions import key_lines
 from tokenworks.config.problems import ConfigError, Problem, choose
-from tokenworks.config.records import AliasConfig, Configuration, ModelConfig, ModelFacts, ProviderConfig, Stated
+from tokenworks.config.records import (
+    AliasConfig,
+    Configuration,
+    GuardrailConfig,
+    ModelConfig,
+    ModelFacts,
+    ProviderConfig,
+    Stated,
+)
 from tokenworks.config.values import Bad, Check
 from tokenworks.core.aliases import reading
 from tokenworks.core.aliases.resolving import cycle
@@ -180,7 +190,8 @@ class _Reader:
         self._engine = values.string if engines is None else values.one_of(engines, partial(choose, known=engines))
 
     def configuration(self, document: dict[str, Any]) -> Configuration:
-        self._refuse_unknown((), document, ("providers", "models", "aliases", "serve", "installation", "sinks"))
+        known = ("providers", "models", "aliases", "serve", "installation", "sinks", "guardrails")
+        self._refuse_unknown((), document, known)
         named = self._tables(document, "providers")
         providers = self.providers(document)
         models = {name: self._model(name, table, named) for name, table in self._tables(document, "models").items()}
@@ -196,7 +207,8 @@ class _Reader:
         labels = self._keys(("installation",), document.get("installation", {}), LABELS)
         sinks = {name: self._sink(name, table) for name, table in self._tables(document, "sinks").items()}
         aliases = self._aliases(document, models)
-        return Configuration(providers, models, options, Stated(**labels), sinks, aliases)
+        guardrails = self._guardrails(document, models)
+        return Configuration(providers, models, options, Stated(**labels), sinks, aliases, guardrails)
 
     def _sink(self, name: str, table: Any) -> Stated:
         self._check(("sinks", name), values.plain_name, name)
@@ -261,6 +273,25 @@ class _Reader:
                 self._problem(path, f"{_dotted(path)} has no {key!r}; add it")
         return ProviderConfig(name, **{"protocols": (), "base_url": ""} | given)
 
+    def _guardrails(self, document: dict[str, Any], models: dict[str, ModelConfig]) -> dict[str, GuardrailConfig]:
+        tables, found = self._tables(document, "guardrails"), {}
+        for model in models.values():
+            for name in model.guardrails:
+                if name not in tables:
+                    said = f"models.{model.name}.guardrails names {name!r}, which is unknown; {choose(name, tables)}"
+                    self._problem(("models", model.name, "guardrails"), said)
+        for name, table in tables.items():
+            path = ("guardrails", name)
+            self._check(path, values.plain_name, name)
+            attached = any(name in model.guardrails for model in models.values())
+
+            def problem(key: str, message: str, path: KeyPath = path) -> None:
+                path = (*path, key) if key else path
+                self._problem(path, f"{_dotted(path)} {message}")
+
+            found[name] = guardrail(name, table, self._keys(path, table, GUARDRAIL), attached, problem)
+        return found
+
     def _check_filled(self, provider: ProviderConfig, path: KeyPath) -> None:
         for name in provider.missing:
             remedy = 'region = "..."' if name == "region" else f'settings = {{{name} = "..."}}'
@@ -293,6 +324,7 @@ class _Reader:
             "price": lambda value: self._rates((*path, "price"), value),
             "engine": self._engine,
             "weights": values.string,
+            "guardrails": values.words,
             "options": lambda value: self._options((*path, "options"), value),
         }
         given = self._keys(path, table, keys)

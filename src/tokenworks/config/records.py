@@ -74,6 +74,7 @@ class ModelConfig:
     engine: str | None = None
     weights: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    guardrails: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,31 @@ class Stated:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardrailConfig:
+    """`[guardrails.NAME]`: see snapshot.records.GuardrailRecord. `secret` is `env:NAME`, `file:/path` or a literal."""
+
+    name: str
+    kind: str = ""
+    phase: str = "both"
+    action: str = "redact"
+    on_failure: str = "closed"
+    timeout: float = 1.0
+    all: bool = False
+    projects: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+    entities: tuple[str, ...] = ()
+    patterns: dict[str, str] = field(default_factory=dict)
+    phone_regions: tuple[str, ...] = ("US",)
+    restore: bool = False
+    url: str = ""
+    secret: str = ""
+    region: str = ""
+    jurisdiction: str = ""
+    retention: int | None = None
+    trains: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Configuration:
     """`options` are the settings of the `[serve]` table, by option name with underscores."""
 
@@ -108,3 +134,5 @@ class Configuration:
     installation: Stated = Stated()
     sinks: dict[str, Stated] = field(default_factory=dict)
     aliases: dict[str, AliasConfig] = field(default_factory=dict)
+    guardrails: dict[str, GuardrailConfig] = field(default_factory=dict)
+    """In the order in which they are applied."""

@@ -36,6 +36,7 @@ from tokenworks.control.files import anthropic as anthropic_files
 from tokenworks.control.files import routes as files_routes
 from tokenworks.control.fleet import Fleet
 from tokenworks.control.guard import Guard
+from tokenworks.control.guardrails import guardrails
 from tokenworks.control.ingest.journal import JournalIngest
 from tokenworks.control.leading import Leadership
 from tokenworks.control.ledger import signing
@@ -106,6 +107,7 @@ async def _run(chosen: Settings, listener: socket.socket) -> None:
     try:
         leadership = await _in_charge(database)
         services = await _prepare(chosen, database, cluster_key, offered, upstreams, configuration)
+        services.announcer.announce_guardrails(guardrails(configuration, cluster_key, chosen.environment))
         guarded = Guard(application(services), database, internal_token(cluster_key), services.clock)
         server = _Server(guarded, services.publisher)
         async with leadership.held(server.stop), _running(services, Upkeep(database, services.clock, chosen.terms)):

@@ -77,7 +77,7 @@ def _target(text: str, providers: Mapping[str, ProviderConfig]) -> TargetRecord:
 
 def endpoint(provider: ProviderConfig, cluster_key: bytes, environment: Mapping[str, str]) -> UpstreamRecord:
     """StartupError when a credential cannot be found."""
-    secrets = [_credential(provider.name, text, environment) for text in provider.api_keys]
+    secrets = [credential(f"[providers.{provider.name}] api_key", text, environment) for text in provider.api_keys]
     return UpstreamRecord(
         id=provider.name,
         provider=provider.name,
@@ -99,8 +99,8 @@ def endpoint(provider: ProviderConfig, cluster_key: bytes, environment: Mapping[
     )
 
 
-def _credential(provider: str, text: str, environment: Mapping[str, str]) -> str:
-    where = f"[providers.{provider}] api_key"
+def credential(where: str, text: str, environment: Mapping[str, str]) -> str:
+    """The secret itself. StartupError, which says `where`, when it cannot be found."""
     if text.startswith("env:"):
         variables = text.removeprefix("env:").split(":")
         for variable in variables:

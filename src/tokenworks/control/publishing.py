@@ -16,6 +16,7 @@ from tokenworks.snapshot.publisher import Publisher
 from tokenworks.snapshot.records import (
     FREE,
     AliasRecord,
+    GuardrailRecord,
     LimitRecord,
     ModelRecord,
     OwnKeysRecord,
@@ -98,6 +99,15 @@ class Announcer:
 
     def announce_sinks(self, sinks: Mapping[str, SinkRecord]) -> None:
         self._publisher.publish(replace(self._publisher.state, sinks=sinks))
+
+    def announce_guardrails(self, guardrails: Iterable[GuardrailRecord]) -> None:
+        """All that there are."""
+        told = {each.name: each for each in guardrails}
+        self._publisher.publish(replace(self._publisher.state, guardrails=told))
+
+    @property
+    def guardrails(self) -> Mapping[str, GuardrailRecord]:
+        return self._publisher.state.guardrails
 
     def targets(self) -> Iterator[tuple[str, Labels]]:
         """Whoever may answer some model, by name, with its labels."""

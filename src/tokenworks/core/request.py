@@ -96,6 +96,7 @@ class Request:
     `own` names parameters that shape the answer and that only the caller's own protocol can carry: they are refused
     for an upstream of any other. An empty `model` means the service's default one.
     `unusual` tells that the body asks in a way that only some hosts of its protocol know: engines of ours get it anew.
+    `guarded` tells, where it is not "", what may become of the answer: it may be shared with requests alike only.
     `routing` is who shall answer, where the caller cares. `id` is the gateway's own for it. `labels` and `session` are
     what its caller says of it to the gateway alone: metadata, and which conversation it belongs to. `via` is how the
     name of a virtual model became `model`. `shadow` tells that it is the copy of another, whose answer nobody sees.
@@ -127,6 +128,7 @@ class Request:
     batch: bool = False
     may_end: bool = False
     tenant: str = ""
+    guarded: str = ""
     routing: Preferences | None = None
     id: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)

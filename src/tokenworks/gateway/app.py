@@ -50,6 +50,7 @@ from tokenworks.gateway.failover.attempts import Attempts
 from tokenworks.gateway.failover.health import Health as Standings
 from tokenworks.gateway.failover.pauses import SharedPauses
 from tokenworks.gateway.failover.prober import Prober
+from tokenworks.gateway.guardrails.guardrails import Guardrails
 from tokenworks.gateway.metering.attempt import Meter
 from tokenworks.gateway.pipeline import Pipeline
 from tokenworks.gateway.routing.explain import PATH as EXPLAIN_PATH
@@ -105,10 +106,16 @@ class Gateway:
         where = settings.limits if settings.cache == "limits" else settings.cache
         facts = Facts(self._upstreams.in_flight, standings, here=_here(settings, where))
         planner = Planner(facts)
-        attempts = Attempts(self._upstreams, Meter(journal, metrics), standings, planner.answered)
+        meter = Meter(journal, metrics)
+        self._guardrails = Guardrails(cluster_key, meter)
+        attempts = Attempts(self._upstreams, meter, standings, planner.answered)
         self._cache = Cached(attempts, cache_store(where, settings.limits_timeout, settings.cache_bytes), cluster_key)
-        self._shadows = Shadows(self._snapshot, self._admission, self._upstreams, journal, metrics, facts.here)
-        pipeline = Pipeline(self._snapshot, keys, self._admission, planner, self._cache, self._shadows, limits)
+        self._shadows = Shadows(
+            self._snapshot, self._admission, self._upstreams, journal, metrics, facts.here, self._guardrails
+        )
+        pipeline = Pipeline(
+            self._snapshot, keys, self._admission, planner, self._cache, self._shadows, limits, self._guardrails
+        )
         pages: dict[tuple[str, str], Handler] = {
             ("GET", "/healthz"): self._health.healthz,
             ("GET", "/readyz"): self._health.readyz,
@@ -117,11 +124,15 @@ class Gateway:
             ("GET", "/info"): models.info,
             ("GET", "/v1/models"): models.list,
             ("POST", "/v1/moderations"): models.moderations,
-            ("POST", COUNT_PATH): CountTokens(self._snapshot, keys, planner, self._upstreams, settings.body_limit),
+            ("POST", COUNT_PATH): CountTokens(
+                self._snapshot, keys, planner, self._upstreams, self._guardrails, settings.body_limit
+            ),
             ("POST", EXPLAIN_PATH): Explain(
                 self._snapshot, keys, self._admission, facts, SURFACES, settings.body_limit
             ),
-            ("POST", TOKENIZE_PATH): Tokenize(self._snapshot, keys, planner, self._upstreams, settings.body_limit),
+            ("POST", TOKENIZE_PATH): Tokenize(
+                self._snapshot, keys, planner, self._upstreams, self._guardrails, settings.body_limit
+            ),
         }
         messages = codec(SURFACES[stored.MESSAGES])
         self._stored = stored.Stored(control, internal_token(cluster_key), keys, messages, self._snapshot)
@@ -203,6 +214,7 @@ class Gateway:
         await self._shadows.stop()
         await self._admission.close()
         await self._cache.close()
+        await self._guardrails.close()
         await self._prober.stop()
         if self._pauses is not None:
             await self._pauses.stop()

@@ -12,6 +12,7 @@ from tokenworks.gateway.caching.cached import Cached
 from tokenworks.gateway.edge.delivery import Delivery, EdgeLimits
 from tokenworks.gateway.edge.exchange import Exchange
 from tokenworks.gateway.failover.route import Route
+from tokenworks.gateway.guardrails.guardrails import Guardrails
 from tokenworks.gateway.metering.attempt import Asked
 from tokenworks.gateway.routing import vocabulary
 from tokenworks.gateway.routing.plan import default_model
@@ -33,6 +34,7 @@ class Pipeline:
         answers: Cached,
         shadows: Shadows,
         limits: EdgeLimits,
+        guardrails: Guardrails,
     ) -> None:
         self._snapshot = snapshot
         self._keys = keys
@@ -41,6 +43,7 @@ class Pipeline:
         self._answers = answers
         self._shadows = shadows
         self._limits = limits
+        self.guardrails = guardrails
         self.interactive = 0
         """Requests of callers who wait, in flight."""
 
@@ -96,6 +99,8 @@ class Pipeline:
             model, own_keys = state.models[request.model], state.own_keys.get(caller.project_id)
             policies = state.policies(caller.organization_id, caller.project_id)
             uncacheable = self._planner.facts.here.uncacheable(policies, state)
-            route = Route(asked, model, targets, state.upstreams, hold, own_keys, policies, uncacheable)
+            asked, watch = await self.guardrails.before(asked, state)
+            exchange.guarded = watch.told if watch is not None else ""
+            route = Route(asked, model, targets, state.upstreams, hold, own_keys, policies, uncacheable, watch)
             with shadow:
                 return await self._answers.answer(delivery, route)

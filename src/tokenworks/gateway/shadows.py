@@ -30,6 +30,7 @@ from tokenworks.gateway.edge.delivery import Delivery, EdgeLimits
 from tokenworks.gateway.failover.attempts import Attempts
 from tokenworks.gateway.failover.health import Health
 from tokenworks.gateway.failover.route import Route
+from tokenworks.gateway.guardrails.guardrails import Guardrails
 from tokenworks.gateway.metering.attempt import Asked, Meter
 from tokenworks.gateway.routing.plan import Facts
 from tokenworks.gateway.routing.planner import Planner
@@ -65,9 +66,11 @@ class Shadows:
         journal: Journal,
         metrics: Metrics,
         here: Here,
+        guardrails: Guardrails,
     ) -> None:
         self._snapshot = snapshot
         self._admission = admission
+        self._guardrails = guardrails
         self._count = metrics.shadows
         standings = Health()
         self._planner = Planner(Facts(upstreams.in_flight, standings, here=here))
@@ -133,6 +136,7 @@ class Shadows:
         request.via = replace(via, model=request.model)
         request.routing, request.tenant = None, f"shadow {request.tenant}"
         [target, *_] = self._planner.plan(request, caller, state)
+        request = await self._guardrails.allowed(request, caller, state)
         targets = [replace(target, price=target.cost)]  # limits of money count what it costs
         exchange = _Unseen(copy.path, f"{request.id}.shadow")
         asked = Asked(exchange.request_id, time.perf_counter_ns(), NOBODY, request)

@@ -279,6 +279,14 @@ class ReadsHeaders(Protocol, metaclass=Ability):
 
 
 @runtime_checkable
+class Watching(Protocol, metaclass=Ability):
+    """A codec in front of `inner` that looks at answers before the caller gets them, on behalf of `watchers`."""
+
+    inner: Codec
+    watchers: str
+
+
+@runtime_checkable
 class OwnStatuses(Protocol, metaclass=Ability):
     """A codec whose protocol tells errors by other status codes than core.errors."""
 

@@ -44,9 +44,9 @@ class Said:
 
     def add(self, events: Iterable[Event]) -> None:
         for event in events:
-            channel = _channel(event)
+            channel = channel_of(event)
             if channel is not None:
-                self.texts[channel] = self.texts.get(channel, "") + _text(event)
+                self.texts[channel] = self.texts.get(channel, "") + text_of(event)
                 if isinstance(event, ToolCallDelta) and event.name:
                     self.names[channel] = event.name
             elif isinstance(event, Finished):
@@ -107,7 +107,7 @@ class Matching:
             return self._finish(event)
         if isinstance(event, UsageReport):
             return UsageReport(self._usage(event.usage))
-        channel = _channel(event)
+        channel = channel_of(event)
         if channel is None or channel[:2] in self._ignored:
             return event if channel is None else None
         rest = self._rest(channel, event)
@@ -126,7 +126,7 @@ class Matching:
 
     def _rest(self, channel: Channel, event: Event) -> str:
         """What of the event's text comes after what was said."""
-        said, at, text = self._said.get(channel, ""), self._at.get(channel, 0), _text(event)
+        said, at, text = self._said.get(channel, ""), self._at.get(channel, 0), text_of(event)
         if isinstance(event, ToolCallDelta) and event.name and self._names.get(channel, event.name) != event.name:
             raise Diverged("Another upstream calls another tool.")
         known = said[at : at + len(text)]
@@ -153,7 +153,7 @@ class Matching:
         return isinstance(event, ReasoningDelta) and bool(event.signature or event.encrypted)
 
 
-def _channel(event: Event) -> Channel | None:
+def channel_of(event: Event) -> Channel | None:
     match event:
         case RefusalDelta():
             return "refusal", event.index, 0
@@ -169,7 +169,7 @@ def _channel(event: Event) -> Channel | None:
             return None
 
 
-def _text(event: Event) -> str:
+def text_of(event: Event) -> str:
     if isinstance(event, ToolCallDelta):
         return event.arguments
     return event.text if isinstance(event, TextDelta | ReasoningDelta) else ""

@@ -259,6 +259,48 @@ class SinkRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     trains: bool | None = None
 
 
+class GuardrailRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Looks at what is asked, at what is answered, or both. Those that apply to a request are applied in the order of
+    their `position`; see docs/guardrails.md.
+
+    It applies to a request for one of `models` (public names), of one of `projects`, with one of `keys` (ids of both),
+    and to every request where `everybody`.
+    """
+
+    name: str
+    kind: str
+    """redactor | http"""
+    position: int = 0
+    phase: str = "both"
+    """before | after | both"""
+    action: str = "redact"
+    """What a redactor does with what it finds: redact | block | log."""
+    on_failure: str = "closed"
+    """closed: what could not be looked at is refused | open: it passes."""
+    timeout: float = 1.0
+    """Seconds for one answer of an http hook."""
+    everybody: bool = False
+    models: tuple[str, ...] = ()
+    projects: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+    entities: tuple[str, ...] = ()
+    """By the names of redaction.entities."""
+    patterns: tuple[tuple[str, str], ...] = ()
+    """(name, regular expression) pairs of the operator's own."""
+    phone_regions: tuple[str, ...] = ()
+    """ISO 3166 codes: whose numbers are known without the code of their country."""
+    restore: bool = False
+    """Placeholders in the answer become again what they stand for."""
+    url: str = ""
+    region: str = ""
+    """Where the service at `url` is. The labels are those of an UpstreamRecord."""
+    jurisdiction: str = ""
+    retention: int | None = None
+    trains: bool | None = None
+    secret: bytes = b""
+    """Sealed (snapshot.sealing): what requests to an http hook are signed with. b"": they are not."""
+
+
 class UpstreamRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """A provider's endpoint or one replica of ours.
 
@@ -312,12 +354,14 @@ class Full(msgspec.Struct, tag="full", frozen=True):
     residency: tuple[ResidencyRecord, ...] = ()
     sinks: tuple[SinkRecord, ...] = ()
     aliases: tuple[AliasRecord, ...] = ()
+    guardrails: tuple[GuardrailRecord, ...] = ()
     shipped: dict[str, int] = {}
     """By gateway id: the number of the journal record up to which `spends` knows what it charged."""
 
 
 class Delta(msgspec.Struct, tag="delta", frozen=True, omit_defaults=True):
-    """`removed_*` hold digests of keys, names of models, ids of upstreams, names of limits, spends, sinks and aliases;
+    """`removed_*` hold digests of keys, names of models, ids of upstreams, names of limits, spends, sinks, aliases and
+    guardrails;
     of own keys, ids of projects; of residency, ids of projects and organizations."""
 
     revision: int
@@ -330,6 +374,7 @@ class Delta(msgspec.Struct, tag="delta", frozen=True, omit_defaults=True):
     residency: tuple[ResidencyRecord, ...] = ()
     sinks: tuple[SinkRecord, ...] = ()
     aliases: tuple[AliasRecord, ...] = ()
+    guardrails: tuple[GuardrailRecord, ...] = ()
     shipped: dict[str, int] = {}
     removed_keys: tuple[str, ...] = ()
     removed_models: tuple[str, ...] = ()
@@ -340,6 +385,7 @@ class Delta(msgspec.Struct, tag="delta", frozen=True, omit_defaults=True):
     removed_residency: tuple[str, ...] = ()
     removed_sinks: tuple[str, ...] = ()
     removed_aliases: tuple[str, ...] = ()
+    removed_guardrails: tuple[str, ...] = ()
 
 
 class Beat(msgspec.Struct, tag="beat", frozen=True):

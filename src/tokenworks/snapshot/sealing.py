@@ -79,6 +79,11 @@ def owned(upstream: str, project_id: str) -> str:
     return f"{upstream}\n{project_id}"
 
 
+def guardrail(name: str) -> str:
+    """What the secret of a guardrail is bound to, in the place of an upstream."""
+    return f"\nguardrail\n{name}"
+
+
 def seal(cluster_key: bytes, upstream: str, secret: str) -> bytes:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # costs a gateway without credentials too much
 

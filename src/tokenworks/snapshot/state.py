@@ -14,6 +14,7 @@ from tokenworks.snapshot.records import (
     Delta,
     Frame,
     Full,
+    GuardrailRecord,
     KeyRecord,
     LimitRecord,
     ModelRecord,
@@ -50,6 +51,8 @@ class State:
     """By name."""
     aliases: Mapping[str, AliasRecord] = field(default_factory=dict)
     """By public name."""
+    guardrails: Mapping[str, GuardrailRecord] = field(default_factory=dict)
+    """By name."""
     shipped: Mapping[str, int] = field(default_factory=dict)
     """By gateway id; see `records.Full.shipped`."""
 
@@ -88,6 +91,17 @@ class State:
         record = self.aliases.get(name)
         return None if record is None else record.alias
 
+    def guardrails_of(self, key_id: str, project_id: str, model: str) -> tuple[GuardrailRecord, ...]:
+        """Those that look at a request, in the order in which they do."""
+        if not self.guardrails:
+            return ()
+        found = [
+            each
+            for each in self.guardrails.values()
+            if each.everybody or key_id in each.keys or project_id in each.projects or model in each.models
+        ]
+        return tuple(sorted(found, key=lambda each: each.position))
+
     def full(self) -> Full:
         return Full(
             VERSION,
@@ -101,6 +115,7 @@ class State:
             tuple(self.residency.values()),
             tuple(self.sinks.values()),
             tuple(self.aliases.values()),
+            tuple(self.guardrails.values()),
             dict(self.shipped),
         )
 
@@ -126,6 +141,7 @@ class State:
                 residency={policy.id: policy for policy in frame.residency},
                 sinks={sink.name: sink for sink in frame.sinks},
                 aliases={alias.name: alias for alias in frame.aliases},
+                guardrails={guardrail.name: guardrail for guardrail in frame.guardrails},
             )
         if isinstance(frame, Beat):
             if frame.revision != self.revision:
@@ -146,6 +162,7 @@ class State:
             _merge(self.residency, {policy.id: policy for policy in frame.residency}, frame.removed_residency),
             _merge(self.sinks, {sink.name: sink for sink in frame.sinks}, frame.removed_sinks),
             _merge(self.aliases, {alias.name: alias for alias in frame.aliases}, frame.removed_aliases),
+            _merge(self.guardrails, {each.name: each for each in frame.guardrails}, frame.removed_guardrails),
             _merge(self.shipped, frame.shipped, ()),
         )
 
@@ -163,6 +180,7 @@ def diff(old: State, new: State) -> Delta:
         residency=_changed(old.residency, new.residency),
         sinks=_changed(old.sinks, new.sinks),
         aliases=_changed(old.aliases, new.aliases),
+        guardrails=_changed(old.guardrails, new.guardrails),
         shipped={} if old.shipped is new.shipped else dict(new.shipped.items() - old.shipped.items()),
         removed_keys=_removed(old.keys, new.keys),
         removed_models=_removed(old.models, new.models),
@@ -173,6 +191,7 @@ def diff(old: State, new: State) -> Delta:
         removed_residency=_removed(old.residency, new.residency),
         removed_sinks=_removed(old.sinks, new.sinks),
         removed_aliases=_removed(old.aliases, new.aliases),
+        removed_guardrails=_removed(old.guardrails, new.guardrails),
     )
 
 

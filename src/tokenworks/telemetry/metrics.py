@@ -31,6 +31,12 @@ class Metrics:
             ["model", "provider", "reason"],
             registry=registry,
         )
+        self.guardrails = Counter(
+            "tokenworks_guardrails",
+            "What guardrails found and did",
+            ["guardrail", "phase", "action", "entity"],
+            registry=registry,
+        )
         self.time_to_first_token = Histogram(
             "tokenworks_time_to_first_token_seconds",
             "From the request's arrival to its first output",

@@ -72,4 +72,5 @@ class Intake:
         """The tokens of the prompt. InvalidRequest when nobody can tell."""
         choice = choices(request, self.state, caller)[0]
         target = self._planner.plan(choice, caller, self.state)[0]
+        choice = await self.pipeline.guardrails.allowed(choice, caller, self.state)
         return await count_tokens(self._upstreams, choice, self.state.upstreams[target.upstream], target)

@@ -39,6 +39,7 @@ def key(secret: bytes, codec: Codec, request: Request, caller: Caller, *, strict
         request.batch,
         strict,
         request.stream,
+        request.guarded,
         body,
     )
     return hmac.new(secret, _ENCODE(parts), hashlib.sha256).hexdigest()

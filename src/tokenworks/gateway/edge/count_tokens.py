@@ -3,6 +3,7 @@
 from tokenworks.gateway.admission.keys import Keys
 from tokenworks.gateway.edge import headers
 from tokenworks.gateway.edge.exchange import Exchange
+from tokenworks.gateway.guardrails.guardrails import Guardrails
 from tokenworks.gateway.routing import vocabulary
 from tokenworks.gateway.routing.planner import Planner
 from tokenworks.gateway.upstreams.counting import count_tokens
@@ -19,12 +20,19 @@ BODY_SECONDS = 60.0
 
 class CountTokens:
     def __init__(
-        self, snapshot: Subscriber, keys: Keys, planner: Planner, upstreams: Upstreams, body_bytes: int
+        self,
+        snapshot: Subscriber,
+        keys: Keys,
+        planner: Planner,
+        upstreams: Upstreams,
+        guardrails: Guardrails,
+        body_bytes: int,
     ) -> None:
         self._snapshot = snapshot
         self._keys = keys
         self._planner = planner
         self._upstreams = upstreams
+        self._guardrails = guardrails
         self._body_bytes = body_bytes
 
     async def __call__(self, exchange: Exchange) -> None:
@@ -37,6 +45,7 @@ class CountTokens:
         request = vocabulary.choices(request, state, caller)[0]
         target = self._planner.plan(request, caller, state)[0]
         upstream = state.upstreams[target.upstream]
+        request = await self._guardrails.allowed(request, caller, state)
         tokens = await count_tokens(self._upstreams, request, upstream, target)
         proven = evidence(state.policies(caller.organization_id, caller.project_id), upstream)
         answerer = headers.Answerer(upstream.provider, target.model, 1, residency=proven)

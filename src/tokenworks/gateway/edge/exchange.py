@@ -68,6 +68,8 @@ class Exchange:
         """What its headers say of the cache of answers."""
         self.via: Resolution | None = None
         """How the virtual model that was named became the one that answers."""
+        self.guarded = ""
+        """Which guardrails looked at the request, and what they found."""
         self.keeper: Keeper | None = None
         self._read = False
         self._finished = False

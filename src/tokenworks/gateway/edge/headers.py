@@ -71,6 +71,8 @@ def of_answer(exchange: Exchange, answerer: Answerer | None = None) -> list[Head
     if exchange.via is not None:
         headers.append((b"x-tokenworks-alias", _ODD_IN_MODEL.sub("?", exchange.via.alias).encode()))
         headers.append((b"x-tokenworks-alias-version", b"%d" % exchange.via.version))
+    if exchange.guarded:
+        headers.append((b"x-tokenworks-guardrails", exchange.guarded.encode("ascii", "replace")))
     headers += exchange.cached
     if exchange.charge is not None:
         headers.append((b"x-tokenworks-cost-nano-usd", b"%d" % exchange.charge))

@@ -1,7 +1,7 @@
 """The loop: an attempt, what became of it, who is next. All of it under the route's total limit."""
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from functools import partial
 
@@ -18,6 +18,7 @@ from tokenworks.gateway.failover.hedging import hedge_after, race
 from tokenworks.gateway.failover.route import Route
 from tokenworks.gateway.failover.trying import Try, settle
 from tokenworks.gateway.failover.turns import Turns
+from tokenworks.gateway.guardrails.answer import Watched
 from tokenworks.gateway.metering.attempt import Attempt, Meter
 from tokenworks.gateway.upstreams.counting import count_tokens
 from tokenworks.gateway.upstreams.http import Upstreams
@@ -127,8 +128,9 @@ class _Run:
         route.hold.add(attempt)
         if upstream.local and isinstance(route.asked.request.task, Conversation):
             attempt.tokenizer = partial(count_tokens, self._parts.upstreams, route.asked.request, upstream, target)
+        watched = self._watching(attempt)
         try:
-            prepared, ignored = self._prepare(target, attempt, resuming)
+            prepared, ignored = self._prepare(target, attempt, resuming, watched)
         except BaseException as error:
             settle(attempt, error)
             if isinstance(error, InvalidRequest):
@@ -146,7 +148,7 @@ class _Run:
             since=turns.begun,
             whole=turns.remaining / (1 + others) if (others := turns.others()) else None,
         )
-        one = Try(attempt, target, prepared, dog, answerer, resumes=resuming is not None)
+        one = Try(attempt, target, prepared, dog, answerer, resumes=resuming is not None, watched=watched)
         if self._may_go_on:
             one.remember()
         return one
@@ -164,13 +166,29 @@ class _Run:
             return None
         return resumed(self._story, self._route.asked.request, upstream)
 
-    def _prepare(self, target: Target, attempt: Attempt, resuming: Request | None) -> tuple[Prepared, list[str]]:
+    def _watching(self, attempt: Attempt) -> Watched | None:
+        """What looks at the attempt's answer: one that has begun to look goes on, as the caller's stream does."""
+        watch = self._route.watch
+        if watch is None:
+            return None
+        before = Counter(watch.fired if len(self._route.hold.attempts) == 1 else ())  # told once
+        watched = self._story.watched if self._story is not None else None
+        if watched is not None:
+            watched.observation = attempt.observation
+        elif watch.looks:
+            watched = Watched(watch, self._delivery.codec, self._route.asked.request, attempt.observation)
+        attempt.guardrails = lambda: dict(before + (watched.fired if watched is not None else Counter()))
+        return watched
+
+    def _prepare(
+        self, target: Target, attempt: Attempt, resuming: Request | None, watched: Watched | None
+    ) -> tuple[Prepared, list[str]]:
         """How it is asked, and what of the request has no effect there."""
         delivery, story = self._delivery, self._story
         request = resuming or self._route.asked.request
         upstream = self._route.upstreams[target.upstream]
         prepared = prepare(
-            delivery.codec,
+            delivery.codec if watched is None else watched.codec,
             request,
             upstream,
             target.model,

@@ -7,6 +7,7 @@ from tokenworks.core.events import Started
 from tokenworks.core.messages import Message, Role, Text
 from tokenworks.core.request import Conversation, Prompts, Request
 from tokenworks.gateway.failover.trying import Try
+from tokenworks.gateway.guardrails.answer import Watched
 from tokenworks.gateway.metering.attempt import continued
 from tokenworks.gateway.upstreams import quirks
 from tokenworks.gateway.upstreams.prepare import Prepared, can_carry, spoken_with
@@ -25,6 +26,8 @@ class Story:
     said: Said
     writer: StreamWriter
     told: int
+    watched: Watched | None = None
+    """What looks at the caller's stream, where something does."""
 
     def goes_on(self, one: Try) -> bool:
         """After the loss of another attempt, which went on with it too. False when it cannot go on again."""
@@ -44,7 +47,7 @@ def begin(one: Try, caller: Codec, request: Request, identity: tuple[str, int]) 
         if relay.told is None:
             return None
         said.add(relay.told)
-        return Story(said, relay.writer, one.attempt.output)
+        return Story(said, relay.writer, one.attempt.output, one.watched)
     if one.passed is None or isinstance(relay, Renaming):
         return None
     raw = b"".join(one.passed)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from tokenworks.core.target import Target
 from tokenworks.gateway.admission.limits.hold import Hold
+from tokenworks.gateway.guardrails.guardrails import Watch
 from tokenworks.gateway.metering.attempt import Asked
 from tokenworks.snapshot.records import ModelRecord, OwnKeysRecord, ResidencyRecord, UpstreamRecord
 
@@ -23,6 +24,8 @@ class Route:
     """Which every target in `targets` keeps."""
     uncacheable: bool = False
     """The policies do not allow its answer to be cached."""
+    watch: Watch | None = None
+    """What guardrails do with the answer."""
 
     def brought(self, upstream: str) -> OwnKeysRecord | None:
         """The project's own keys, where it has any for this upstream."""

@@ -8,6 +8,7 @@ from tokenworks.core.errors import InternalError, TokenworksError, UpstreamError
 from tokenworks.core.target import Target
 from tokenworks.gateway.edge.delivery import Delivery
 from tokenworks.gateway.edge.headers import Answerer
+from tokenworks.gateway.guardrails.answer import Watched
 from tokenworks.gateway.metering.attempt import Attempt
 from tokenworks.gateway.upstreams.http import Answer
 from tokenworks.gateway.upstreams.prepare import Prepared
@@ -37,6 +38,7 @@ class Try:
         answerer: Answerer,
         *,
         resumes: bool = False,
+        watched: Watched | None = None,
     ) -> None:
         self.attempt = attempt
         self.target = target
@@ -44,6 +46,8 @@ class Try:
         self.answerer = answerer
         self.resumes = resumes
         """It was told what was said, and goes on from there."""
+        self.watched = watched
+        """What the relay says goes through this, and only then to the caller."""
         self.overtaken = False
         self.lost: UpstreamError | None = None
         """How the upstream was lost once every choice had its finish: the answer is whole, only its end is ours."""
@@ -68,11 +72,13 @@ class Try:
                 self._call = call
                 if not self.prepared.stream:
                     self._end = self.prepared.relay.whole(await answer.read())
+                    await self._finish_watched()
                     return
                 guard = self.attempt.guard
                 self._chunks = guard.within(answer.chunks(), self.attempt) if guard else answer.chunks()
                 async for chunk in self._chunks:
-                    if out := self._take(chunk):
+                    out = self._take(chunk)
+                    if out or (self.watched is not None and (out := await self._looked_at(self.watched))):
                         self._ready.append(out)
                     if self._progressed():
                         return
@@ -83,11 +89,13 @@ class Try:
         """Pass on what came and comes; the last bytes are returned, to be sent once the attempt is settled."""
         try:
             if self._chunks is not None:
-                await self._watched(delivery, self._chunks)
+                await self._to_its_end(delivery, self._chunks)
             await self._close(None)
         except BaseException as error:  # noqa: BLE001 - raised again, as what it stands for
             raise await self.abandon(error) from None
         self.attempt.output_seen()
+        if self.watched is not None and self.watched.ended:
+            delivery.exchange.ended = self.watched.ended
         return self._end
 
     def remember(self) -> None:
@@ -110,7 +118,7 @@ class Try:
         settle(self.attempt, Overtaken() if self.overtaken else told)
         return told
 
-    async def _watched(self, delivery: Delivery, chunks: AsyncIterator[bytes]) -> None:
+    async def _to_its_end(self, delivery: Delivery, chunks: AsyncIterator[bytes]) -> None:
         try:
             with self._dog:
                 await self._stream(delivery, chunks)
@@ -122,6 +130,7 @@ class Try:
             await self.attempt.count_prompt()
             note = f"the upstream was lost after its last word ({lost.code}): the answer is whole{counted}"
             self._end = relay.conclude(self.attempt.usage, note)
+            await self._finish_watched()
             delivery.exchange.notes["lost"] = lost.code
 
     async def _stream(self, delivery: Delivery, chunks: AsyncIterator[bytes]) -> None:
@@ -131,18 +140,42 @@ class Try:
             if self._ready:
                 await self._pass_on(delivery, b"".join(self._ready))
         self._note_finish()
-        async for chunk in chunks:
+        watched = self.watched
+        async for chunk in chunks if watched is None or not watched.over else _none():
             out = self._take(chunk)
             self._progressed()
-            if out:
+            if out or (watched is not None and (out := await self._looked_at(watched))):
                 await self._pass_on(delivery, out)
             self._note_finish()
-        relay, guard = self.prepared.relay, self.attempt.guard
-        if guard is not None and guard.ended and isinstance(relay, Ending):
-            delivery.exchange.ended = guard.ended
-            self._end = relay.end(self.attempt.usage, guard.ended)
+            if watched is not None and watched.over:
+                break
+        relay, ended = self.prepared.relay, self.attempt.guard.ended if self.attempt.guard is not None else ""
+        if watched is not None and watched.over:
+            self.attempt.cut()
+            ended = watched.ended
+        if ended and isinstance(relay, Ending):
+            delivery.exchange.ended = ended
+            self._end = relay.end(self.attempt.usage, ended)
         else:
             self._end = relay.close() if fold is None else fold.folded()
+        await self._finish_watched()
+
+    async def _looked_at(self, watched: Watched) -> bytes:
+        """What may be told by now of what was taken."""
+        if not watched.waiting:
+            return b""
+        self._dog.delivering = True  # whatever takes long now, it is not the upstream
+        try:
+            out = await watched.written()
+        finally:
+            self._dog.delivered()
+        return out if self.attempt.observation.usage is None else in_stream(out, self._charge)
+
+    async def _finish_watched(self) -> None:
+        if self.watched is not None:
+            self._dog.delivering = True
+            self._end += await self.watched.finished()
+            self._dog.delivered()
 
     def _take(self, chunk: bytes) -> bytes:
         if self.prepared.fold is not None:
@@ -190,6 +223,12 @@ class Try:
         except BaseException as told:  # noqa: BLE001 - the caller raises it
             return told
         return None
+
+
+async def _none() -> AsyncIterator[bytes]:
+    """Nothing more."""
+    return
+    yield
 
 
 def settle(attempt: Attempt, error: BaseException) -> None:

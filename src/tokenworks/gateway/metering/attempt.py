@@ -25,6 +25,8 @@ COUNT_SECONDS = 1.0
 """So long an engine of ours may take to count a prompt; then it is estimated."""
 CACHE = "cache"
 """Who answers what was answered before: the provider and the version of the price of such attempts."""
+GUARDRAIL = "guardrail"
+"""The same, of requests that were refused by one."""
 OWN_KEY = Price({"input": 0, "output": 0}, id=BYOK)
 UNASKED = Price({"input": 0, "output": 0}, id=SHADOW)
 
@@ -95,6 +97,13 @@ class Meter:
         attempt.repeat(finish_reason)
         return attempt
 
+    def refuse(self, asked: "Asked", error: TokenworksError, guardrails: dict[str, int]) -> None:
+        """An attempt that a guardrail did not let leave, opened and settled: it costs nobody anything."""
+        record = self._opened(asked, asked.first_attempt, (GUARDRAIL, GUARDRAIL, ""))
+        attempt = Attempt(self, record, asked, Rating(Price({"priced_requests": 0}, id=GUARDRAIL), None), 0)
+        attempt.guardrails = lambda: guardrails
+        attempt.fail(error)
+
     def _opened(
         self, asked: "Asked", number: int, answerer: tuple[str, str, str], *, byok: bool = False, residency: str = ""
     ) -> Opened:
@@ -158,6 +167,8 @@ class Attempt:
         self.position = 0
         """In the journal, of the record after its settlement."""
         self.settled: Settled | None = None
+        self.guardrails: Callable[[], dict[str, int]] = dict
+        """What they found."""
         self._meter = meter
         self._opened = opened
         self.asked = asked
@@ -308,6 +319,7 @@ class Attempt:
             tier="" if self.tier == opened.tier else self.tier or "default",
             reported=UsageRecord.of(reported) if reported is not None and reported != billed else None,
             counted=UsageRecord.of(count.counted) if count.counted is not None else None,
+            guardrails=self.guardrails(),
         )
         self._meter.journal.append(self.settled)
         self.position = self._meter.journal.end

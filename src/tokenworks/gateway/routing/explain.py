@@ -7,6 +7,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
+from tokenworks.core.caller import Caller
 from tokenworks.core.errors import InvalidRequest, TokenworksError, Unavailable
 from tokenworks.core.money import nano_to_usd
 from tokenworks.core.price import Price
@@ -78,7 +79,7 @@ class Explain:
                 usage = Usage(input=len(choice.body) // BYTES_PER_TOKEN, output=output)
                 limits = await self._limits(Asked(exchange.request_id, 0, caller, choice), state, judged)
                 planned = self._plan(choice.model, judged, usage, tariff.at(time.time()))
-                plans.append(_named(choice) | planned | limits)
+                plans.append(_named(choice) | planned | limits | _looking(caller, choice, state))
             except TokenworksError as error:
                 if len(choices) == 1:
                     raise
@@ -174,6 +175,12 @@ def _limit(left: Left) -> dict[str, Any]:
         "refuses": left.refuses,
         "resets_in_seconds": None if claim.lease else _rounded(reading.resets_in),
     }
+
+
+def _looking(caller: Caller, choice: Request, state: State) -> dict[str, Any]:
+    """The guardrails, in the order in which they look."""
+    found = state.guardrails_of(caller.key_id, caller.project_id, choice.model)
+    return {"guardrails": [{"name": each.name, "kind": each.kind, "phase": each.phase} for each in found]}
 
 
 def _rounded(value: float | None) -> float | None:

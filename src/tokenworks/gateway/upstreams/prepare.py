@@ -14,7 +14,7 @@ from tokenworks.gateway.upstreams import quirks
 from tokenworks.gateway.upstreams.echoed import Echoed
 from tokenworks.gateway.upstreams.forced_tools import ForcedTools
 from tokenworks.protocols import codec
-from tokenworks.protocols.base import Addressed, Codec, Observation, ReadsHeaders, Relay, Renaming
+from tokenworks.protocols.base import Addressed, Codec, Observation, ReadsHeaders, Relay, Renaming, Watching
 from tokenworks.protocols.translation import Translation
 from tokenworks.snapshot.records import UpstreamRecord
 
@@ -57,14 +57,17 @@ def prepare(
 
     `stream_whole`: a whole answer is asked for as a stream, where that says the same, so that silence can be told.
     `anew`: nothing is passed through, so that another attempt's stream can be gone on with.
+    Where `caller` is Watching, the answer goes through the neutral form, whoever answers.
     """
     odd = frozenset(upstream.quirks)
     request = quirks.adapt(request, odd) if odd else request
     same = not anew and caller.name in upstream.protocols and not quirks.must_translate(request, odd)
     stream_whole = stream_whole and not request.stream and isinstance(request.task, Conversation | Prompts)
-    if same and stream_whole and not (request.own or request.unusual):
-        return _folded(caller, request, upstream, model, observation, identity)
-    if same and not request.may_end and not (upstream.local and (request.unusual or request.own)):
+    watched = isinstance(caller, Watching)
+    fold = not request.stream and (stream_whole or (watched and (request.may_end or request.timed)))
+    if same and (fold or watched) and not (request.own or (request.unusual and (fold or upstream.local))):
+        return _read(caller, request, upstream, model, observation, identity, fold=fold)
+    if same and not watched and not request.may_end and not (upstream.local and (request.unusual or request.own)):
         body = quirks.dress(caller.rewrite_request(request, model), request, odd)
         passing = caller.passthrough(request, observation)
         if isinstance(passing, Renaming):
@@ -73,7 +76,9 @@ def prepare(
         path = _path(caller, request, model, stream=request.stream)
         return Prepared(caller, body, path, headers, passing, request.stream, model=model)
     if request.own:
-        raise InvalidRequest(f"The model '{request.model}' cannot honour '{request.own[0]}'.", param=request.own[0])
+        why = f", whose answers guardrails read ({caller.watchers})," if isinstance(caller, Watching) else ""
+        message = f"The model '{request.model}'{why} cannot honour '{request.own[0]}'."
+        raise InvalidRequest(message, param=request.own[0])
     spoken = spoken_with(request, upstream)
     transform: ForcedTools | Echoed | None = None
     if "forced_tools_by_schema" in odd and _forces_a_tool(request):
@@ -91,23 +96,26 @@ def prepare(
     return Prepared(spoken, body, path, headers, relay, stream, relay if fold else None, model=model)
 
 
-def _folded(
+def _read(
     caller: Codec,
     request: Request,
     upstream: UpstreamRecord,
     model: str,
     observation: Observation,
     identity: tuple[str, int],
+    *,
+    fold: bool,
 ) -> Prepared:
-    """The caller's own body, but asking for a stream, which is collected."""
-    odd = frozenset(upstream.quirks)
-    body = caller.rewrite_request(replace(request, stream=True), model)
-    body = quirks.dress(quirks.streaming(body), request, odd)
+    """The caller's own body, whose answer is read. `fold`: but asking for a stream, which is collected."""
+    odd, stream = frozenset(upstream.quirks), request.stream or fold
+    spoken = caller.inner if isinstance(caller, Watching) else caller
+    body = spoken.rewrite_request(replace(request, stream=stream), model)
+    body = quirks.dress(quirks.streaming(body) if fold else body, request, odd)
     reading = quirks.for_reading(request, odd)
-    relay = Translation(caller, caller, request, observation, identity, quirks=reading)
-    headers = {**own_headers(caller, request), **quirks.headers(odd, stream=True)}
-    path = _path(caller, request, model, stream=True)
-    return Prepared(caller, body, path, headers, relay, stream=True, fold=relay, model=model)
+    relay = Translation(caller, spoken, request, observation, identity, quirks=reading)
+    headers = {**own_headers(spoken, request), **quirks.headers(odd, stream=stream)}
+    path = _path(spoken, request, model, stream=stream)
+    return Prepared(spoken, body, path, headers, relay, stream, relay if fold else None, model=model)
 
 
 def _path(spoken: Codec, request: Request, model: str, *, stream: bool) -> str:
