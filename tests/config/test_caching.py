@@ -20,9 +20,12 @@ def parse(text: str) -> reader.Configuration:
 
 
 def test_the_example_of_the_page_reaches_the_gateways() -> None:
-    (example,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    example, similar = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
     offer = offers(parse(example), (), {})["assistant"]
     assert offer.policy == PolicyRecord(cache=3600, cache_max=86_400, cache_price=0.1)
+    head = example[: example.index("[models.assistant.policy]")]
+    offer = offers(parse(head + similar), (), {})["assistant"]
+    assert offer.policy == PolicyRecord(cache=3600, semantic_model="embedder", semantic_threshold=0.95)
 
 
 @pytest.mark.parametrize(("word", "remedy"), [("cache = -1", "seconds"), ("cache_price = 2", "a share from 0 to 1")])

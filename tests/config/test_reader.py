@@ -103,6 +103,9 @@ PROVIDER = '[providers.a]\nprotocol = "openai_chat"\nbase_url = "http://a"\n'
     ("text", "line", "said"),
     [
         ('[models.m]\nengine = "ecko"', 2, "nearest is 'echo'"),
+        ('[models.m]\nengine = "echo"\npolicy = {cache = 9, semantic_threshold = 0.9}', 3, "add semantic_model"),
+        ('[models.m]\nengine = "echo"\npolicy = {semantic_model = "e"}', 3, "add cache or cache_max"),
+        ('[models.m]\nengine = "echo"\npolicy = {semantic_temperature = 3}', 3, "from 0 to 2"),
         (PROVIDER + 'quirks = ["no_echo", "continues_prefil"]', 4, "nearest is 'continues_prefill'; valid: closes_"),
         (PROVIDER + 'quirks = "no_echo"', 4, "array"),
         ("[models.m]\ntargets = []", 2, "non-empty array"),

@@ -331,10 +331,11 @@ def state_for(port: int, revision: int = 1, cluster_key: bytes = b"", **changes:
 
 
 @contextlib.contextmanager
-def running_gateway(loop: Loop, *options: str, **changes: Any) -> Iterator[Gateway]:
+def running_gateway(loop: Loop, *options: str, secret: str = "", **changes: Any) -> Iterator[Gateway]:
+    """`secret` is the cluster's, of 64 hex digits, where several gateways share one."""
     with tempfile.TemporaryDirectory(prefix="tw-") as name:
         directory = Path(name)
-        (directory / "cluster.key").write_text(secrets.token_hex(32))
+        (directory / "cluster.key").write_text(secret or secrets.token_hex(32))
         (directory / "cluster.key").chmod(0o600)
         cluster_key = read_cluster_key(directory / "cluster.key")
         upstream = Upstream(loop)

@@ -58,6 +58,9 @@ POLICY: dict[str, Check[Any]] = {
     "cache": values.duration,
     "cache_max": values.duration,
     "cache_price": values.share,
+    "semantic_model": values.model_name,
+    "semantic_threshold": values.share,
+    "semantic_temperature": values.temperature,
 }
 LIMITS: dict[str, Check[Any]] = {field.name: values.seconds for field in fields(RouteLimits)}
 PRICE: dict[str, Check[Any]] = dict.fromkeys(STATED, values.price)
@@ -330,7 +333,16 @@ class _Reader:
         given = self._keys(path, table, keys)
         if isinstance(table, dict):
             self._check_answered(path, table)
+        self._check_semantic((*path, "policy"), given.get("policy") or Policy())
         return ModelConfig(name, **given)
+
+    def _check_semantic(self, path: KeyPath, policy: Policy) -> None:
+        if policy.semantic_threshold and not policy.semantic_model:
+            said = 'needs a model whose embeddings are compared; add semantic_model = "..."'
+            self._problem((*path, "semantic_threshold"), f"{_dotted((*path, 'semantic_threshold'))} {said}")
+        if policy.semantic_model and not (policy.cache or policy.cache_max):
+            said = "has no effect without a cache; add cache or cache_max"
+            self._problem((*path, "semantic_model"), f"{_dotted((*path, 'semantic_model'))} {said}")
 
     def _check_answered(self, path: KeyPath, table: dict[str, Any]) -> None:
         where = _dotted(path)

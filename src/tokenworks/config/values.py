@@ -179,6 +179,12 @@ def share(value: Any) -> float:
     return float(value)
 
 
+def temperature(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 2:
+        raise Bad("must be a temperature from 0 to 2")
+    return float(value)
+
+
 def port(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 65535:
         raise Bad("must be an integer from 0 to 65535; 0 takes any free port")

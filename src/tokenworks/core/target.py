@@ -26,8 +26,12 @@ class Policy:
     circuit; 0: no request learns from what happened to others. `stream_whole`: whole answers are asked for as streams
     where another target could rescue them, so that silence is noticed. `sort`: how targets are ordered (core.routing).
 
-    `cache`: seconds for which an answer is given again to the same request; 0: never. `cache_max`: so many a caller may
-    ask for in a header, if that is more. `cache_price`: the share of its first price that an answer given again costs.
+    `cache`: seconds for which an answer is given again to the same request; 0: never. `cache_max`: so many a project or
+    a request may ask for, if that is more. `cache_price`: the share of its first price that such an answer costs.
+
+    `semantic_model`: the model whose embeddings compare last messages, where an answer to a similar one may be given,
+    too; "": nowhere. `semantic_threshold`: the cosine similarity from which they are, unless the project or the caller
+    wants another; 0: only who wants it. `semantic_temperature`: requests at a higher one get no such answers.
     """
 
     retries: int = 2
@@ -39,6 +43,9 @@ class Policy:
     cache: int = 0
     cache_max: int = 0
     cache_price: float = 0.0
+    semantic_model: str = ""
+    semantic_threshold: float = 0.0
+    semantic_temperature: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

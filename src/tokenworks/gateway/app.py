@@ -30,6 +30,8 @@ from tokenworks.gateway.answers.store import AnswerStore
 from tokenworks.gateway.batches.line import Serve
 from tokenworks.gateway.batches.runner import BatchRunner
 from tokenworks.gateway.caching.cached import Cached
+from tokenworks.gateway.caching.embedding import embedding
+from tokenworks.gateway.caching.similar import Similar
 from tokenworks.gateway.caching.stores import cache_store
 from tokenworks.gateway.edge import receipts, stored
 from tokenworks.gateway.edge.addresses import Network, networks
@@ -43,7 +45,7 @@ from tokenworks.gateway.edge.health import Health
 from tokenworks.gateway.edge.http import GuardedProtocol
 from tokenworks.gateway.edge.models import PREFIX as MODEL_PREFIX
 from tokenworks.gateway.edge.models import Models
-from tokenworks.gateway.edge.surfaces import SURFACES
+from tokenworks.gateway.edge.surfaces import EMBEDDINGS, SURFACES
 from tokenworks.gateway.edge.tokenize import PATH as TOKENIZE_PATH
 from tokenworks.gateway.edge.tokenize import Tokenize
 from tokenworks.gateway.failover.attempts import Attempts
@@ -109,13 +111,16 @@ class Gateway:
         meter = Meter(journal, metrics)
         self._guardrails = Guardrails(cluster_key, meter)
         attempts = Attempts(self._upstreams, meter, standings, planner.answered)
-        self._cache = Cached(attempts, cache_store(where, settings.limits_timeout, settings.cache_bytes), cluster_key)
+        store = cache_store(where, settings.limits_timeout, settings.cache_bytes)
+        self._cache = Cached(attempts, store, cluster_key)
         self._shadows = Shadows(
             self._snapshot, self._admission, self._upstreams, journal, metrics, facts.here, self._guardrails
         )
         pipeline = Pipeline(
             self._snapshot, keys, self._admission, planner, self._cache, self._shadows, limits, self._guardrails
         )
+        embed = embedding(pipeline.serve, codec(SURFACES[EMBEDDINGS]), EMBEDDINGS)
+        self._cache.similar = Similar(store, embed)
         pages: dict[tuple[str, str], Handler] = {
             ("GET", "/healthz"): self._health.healthz,
             ("GET", "/readyz"): self._health.readyz,
@@ -142,13 +147,13 @@ class Gateway:
         for prefix in PREFIXES:
             prefixes[prefix] = self._forward
         prefixes[stored.RECEIPTS] = receipts.receipts(self._stored, self._forward)
-        store = AnswerStore(self._client)
-        self._runs = Runs(store)
+        kept = AnswerStore(self._client)
+        self._runs = Runs(kept)
         self._drain_seconds = settings.drain_seconds
         intake = Intake(pipeline, keys, self._snapshot, planner, self._upstreams, limits)
-        responses = Responses(intake, store, self._runs)
+        responses = Responses(intake, kept, self._runs)
         catalog = Catalog(intake, cluster_key)
-        predictions = Predictions(intake, store, self._runs, catalog)
+        predictions = Predictions(intake, kept, self._runs, catalog)
         pages["POST", INPUT_TOKENS] = responses.input_tokens
         prefixes[RESPONSES_PREFIX] = responses.below
         self._predictions(predictions, catalog, models, pages, prefixes)

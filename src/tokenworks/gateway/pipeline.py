@@ -101,6 +101,7 @@ class Pipeline:
             uncacheable = self._planner.facts.here.uncacheable(policies, state)
             asked, watch = await self.guardrails.before(asked, state)
             exchange.guarded = watch.told if watch is not None else ""
-            route = Route(asked, model, targets, state.upstreams, hold, own_keys, policies, uncacheable, watch)
+            cache = state.caches.get(caller.project_id)
+            route = Route(asked, model, targets, state.upstreams, hold, own_keys, policies, uncacheable, watch, cache)
             with shadow:
                 return await self._answers.answer(delivery, route)

@@ -131,6 +131,9 @@ class PolicyRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     cache: int = 0
     cache_max: int = 0
     cache_price: float = 0.0
+    semantic_model: str = ""
+    semantic_threshold: float = 0.0
+    semantic_temperature: float = 1.0
 
 
 class TargetRecord(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
@@ -301,6 +304,16 @@ class GuardrailRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """Sealed (snapshot.sealing): what requests to an http hook are signed with. b"": they are not."""
 
 
+class CacheRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a project wants of the cache of answers, within what the policy of each model allows. None: as that says."""
+
+    project_id: str
+    seconds: int | None = None
+    """So old an answer may be; 0: none from the cache, unless a request asks for one."""
+    similarity: float | None = None
+    """From which on the answer to a similar text is given; 0: never."""
+
+
 class UpstreamRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """A provider's endpoint or one replica of ours.
 
@@ -355,6 +368,7 @@ class Full(msgspec.Struct, tag="full", frozen=True):
     sinks: tuple[SinkRecord, ...] = ()
     aliases: tuple[AliasRecord, ...] = ()
     guardrails: tuple[GuardrailRecord, ...] = ()
+    caches: tuple[CacheRecord, ...] = ()
     shipped: dict[str, int] = {}
     """By gateway id: the number of the journal record up to which `spends` knows what it charged."""
 
@@ -375,6 +389,7 @@ class Delta(msgspec.Struct, tag="delta", frozen=True, omit_defaults=True):
     sinks: tuple[SinkRecord, ...] = ()
     aliases: tuple[AliasRecord, ...] = ()
     guardrails: tuple[GuardrailRecord, ...] = ()
+    caches: tuple[CacheRecord, ...] = ()
     shipped: dict[str, int] = {}
     removed_keys: tuple[str, ...] = ()
     removed_models: tuple[str, ...] = ()
@@ -386,6 +401,7 @@ class Delta(msgspec.Struct, tag="delta", frozen=True, omit_defaults=True):
     removed_sinks: tuple[str, ...] = ()
     removed_aliases: tuple[str, ...] = ()
     removed_guardrails: tuple[str, ...] = ()
+    removed_caches: tuple[str, ...] = ()
 
 
 class Beat(msgspec.Struct, tag="beat", frozen=True):

@@ -11,6 +11,7 @@ from tokenworks.snapshot.records import (
     VERSION,
     AliasRecord,
     Beat,
+    CacheRecord,
     Delta,
     Frame,
     Full,
@@ -53,6 +54,8 @@ class State:
     """By public name."""
     guardrails: Mapping[str, GuardrailRecord] = field(default_factory=dict)
     """By name."""
+    caches: Mapping[str, CacheRecord] = field(default_factory=dict)
+    """By id of the project."""
     shipped: Mapping[str, int] = field(default_factory=dict)
     """By gateway id; see `records.Full.shipped`."""
 
@@ -116,6 +119,7 @@ class State:
             tuple(self.sinks.values()),
             tuple(self.aliases.values()),
             tuple(self.guardrails.values()),
+            tuple(self.caches.values()),
             dict(self.shipped),
         )
 
@@ -142,6 +146,7 @@ class State:
                 sinks={sink.name: sink for sink in frame.sinks},
                 aliases={alias.name: alias for alias in frame.aliases},
                 guardrails={guardrail.name: guardrail for guardrail in frame.guardrails},
+                caches={wish.project_id: wish for wish in frame.caches},
             )
         if isinstance(frame, Beat):
             if frame.revision != self.revision:
@@ -163,6 +168,7 @@ class State:
             _merge(self.sinks, {sink.name: sink for sink in frame.sinks}, frame.removed_sinks),
             _merge(self.aliases, {alias.name: alias for alias in frame.aliases}, frame.removed_aliases),
             _merge(self.guardrails, {each.name: each for each in frame.guardrails}, frame.removed_guardrails),
+            _merge(self.caches, {wish.project_id: wish for wish in frame.caches}, frame.removed_caches),
             _merge(self.shipped, frame.shipped, ()),
         )
 
@@ -181,6 +187,7 @@ def diff(old: State, new: State) -> Delta:
         sinks=_changed(old.sinks, new.sinks),
         aliases=_changed(old.aliases, new.aliases),
         guardrails=_changed(old.guardrails, new.guardrails),
+        caches=_changed(old.caches, new.caches),
         shipped={} if old.shipped is new.shipped else dict(new.shipped.items() - old.shipped.items()),
         removed_keys=_removed(old.keys, new.keys),
         removed_models=_removed(old.models, new.models),
@@ -192,6 +199,7 @@ def diff(old: State, new: State) -> Delta:
         removed_sinks=_removed(old.sinks, new.sinks),
         removed_aliases=_removed(old.aliases, new.aliases),
         removed_guardrails=_removed(old.guardrails, new.guardrails),
+        removed_caches=_removed(old.caches, new.caches),
     )
 
 

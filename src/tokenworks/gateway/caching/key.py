@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+from typing import Any
 
 import msgspec
 
@@ -21,6 +22,22 @@ def key(secret: bytes, codec: Codec, request: Request, caller: Caller, *, strict
 
     `secret`, shared by all gateways: whoever reads the store cannot tell what was asked by trying.
     """
+    parts = _parts(codec, request, caller, strict=strict)
+    return None if parts is None else _digest(secret, parts)
+
+
+def prefix(secret: bytes, codec: Codec, request: Request, caller: Caller, *, strict: bool, embedder: str) -> str | None:
+    """The key of all requests that differ in nothing but the text of their last message, as `embedder` tells it. None
+    where that is not the last of the body's `messages`."""
+    parts = _parts(codec, request, caller, strict=strict)
+    messages = parts[-1].get("messages") if parts is not None else None
+    if parts is None or not isinstance(messages, list) or not messages or not isinstance(messages[-1], dict):
+        return None
+    parts[-1]["messages"] = [*messages[:-1], {**messages[-1], "content": None}]
+    return _digest(secret, (embedder, parts))
+
+
+def _parts(codec: Codec, request: Request, caller: Caller, *, strict: bool) -> tuple[Any, ...] | None:
     if not (isinstance(codec, Repeatable) and codec.repeatable) or isinstance(codec, OwnHeaders) or request.timed:
         return None
     try:
@@ -29,7 +46,7 @@ def key(secret: bytes, codec: Codec, request: Request, caller: Caller, *, strict
         return None
     for name in NO_MATTER:
         body.pop(name, None)
-    parts = (
+    return (
         caller.project_id,
         None if caller.regions is None else sorted(caller.regions),
         codec.name,
@@ -42,4 +59,7 @@ def key(secret: bytes, codec: Codec, request: Request, caller: Caller, *, strict
         request.guarded,
         body,
     )
+
+
+def _digest(secret: bytes, parts: tuple[Any, ...]) -> str:
     return hmac.new(secret, _ENCODE(parts), hashlib.sha256).hexdigest()

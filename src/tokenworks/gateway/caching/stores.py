@@ -1,6 +1,7 @@
 """Where answers are kept: in this process, or on a Valkey or Redis server that gateways share."""
 
 import logging
+import struct
 import time
 from collections import OrderedDict
 from typing import Protocol
@@ -14,7 +15,15 @@ LARGEST = 1024 * 1024
 AWAY_SECONDS = 1.0
 ENTRY_BYTES = 512
 """What an entry takes beside its answer, about."""
+MOST_NOTES = 128
+"""Of one name."""
 PREFIX = "tw:cache:1:"
+NOTES = "tw:cache:notes:1:"
+_NOTE = f"""redis.call('LPUSH', KEYS[1], ARGV[1]) redis.call('LTRIM', KEYS[1], 0, {MOST_NOTES - 1})
+redis.call('EXPIRE', KEYS[1], ARGV[2]) return 1"""
+_NOTED = """local all = {}
+for _, each in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do all[#all + 1] = struct.pack('>I4', #each) .. each end
+return table.concat(all)"""
 """The number goes up when `Kept` changes its shape."""
 
 log = logging.getLogger(__name__)
@@ -35,11 +44,15 @@ class Kept(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Store(Protocol):
-    """Losing an answer is no error: it is asked for anew."""
+    """Losing an answer is no error: it is asked for anew. Beside them are notes, a list of the youngest of a name."""
 
     async def get(self, key: str) -> Kept | None: ...
 
     async def put(self, key: str, kept: Kept, seconds: int) -> None: ...
+
+    async def notes(self, name: str) -> list[bytes]: ...
+
+    async def note(self, name: str, note: bytes, seconds: int) -> None: ...
 
     async def close(self) -> None: ...
 
@@ -50,25 +63,40 @@ class MemoryStore:
     def __init__(self, most: int) -> None:
         self.size = 0
         self._most = most
-        self._entries: OrderedDict[str, tuple[float, int, Kept]] = OrderedDict()
+        self._entries: OrderedDict[str, tuple[float, int, Kept | list[bytes]]] = OrderedDict()
 
     async def get(self, key: str) -> Kept | None:
+        found = self._get(key)
+        return found if isinstance(found, Kept) else None
+
+    async def put(self, key: str, kept: Kept, seconds: int) -> None:
+        self._put(key, kept, sum(map(len, kept.pieces)), seconds)
+
+    async def notes(self, name: str) -> list[bytes]:
+        found = self._get(NOTES + name)
+        return found if isinstance(found, list) else []
+
+    async def note(self, name: str, note: bytes, seconds: int) -> None:
+        all_of_it = [note, *await self.notes(name)][:MOST_NOTES]
+        self._put(NOTES + name, all_of_it, sum(map(len, all_of_it)), seconds)
+
+    def _get(self, key: str) -> Kept | list[bytes] | None:
         entry = self._entries.get(key)
         if entry is None:
             return None
-        ends, _, kept = entry
+        ends, _, value = entry
         if ends <= time.monotonic():
             self._drop(key)
             return None
         self._entries.move_to_end(key)
-        return kept
+        return value
 
-    async def put(self, key: str, kept: Kept, seconds: int) -> None:
+    def _put(self, key: str, value: Kept | list[bytes], size: int, seconds: int) -> None:
         self._drop(key)
-        size = ENTRY_BYTES + sum(map(len, kept.pieces))
+        size += ENTRY_BYTES
         if size > self._most:
             return
-        self._entries[key] = (time.monotonic() + seconds, size, kept)
+        self._entries[key] = (time.monotonic() + seconds, size, value)
         self.size += size
         while self.size > self._most:
             self._drop(next(iter(self._entries)))
@@ -102,6 +130,18 @@ class ValkeyStore:
 
     async def put(self, key: str, kept: Kept, seconds: int) -> None:
         await self._call("SET", PREFIX + key, self._encode(kept), "EX", seconds)
+
+    async def notes(self, name: str) -> list[bytes]:
+        found = await self._call("EVAL", _NOTED, 1, NOTES + name)
+        notes, at = [], 0
+        while isinstance(found, bytes) and at < len(found):
+            (size,) = struct.unpack_from(">I", found, at)
+            notes.append(found[at + 4 : at + 4 + size])
+            at += 4 + size
+        return notes
+
+    async def note(self, name: str, note: bytes, seconds: int) -> None:
+        await self._call("EVAL", _NOTE, 1, NOTES + name, note, seconds)
 
     async def close(self) -> None:
         await self._server.close()

@@ -34,18 +34,23 @@ class Delivery:
         self._limits = limits
         self._told: Answerer | None = None
         self._now: Answerer | None = None
+        self._waiting = False
 
     def answered_by(self, answerer: Answerer) -> None:
         """An attempt is about to leave: it is named if the answer's head leaves while it runs."""
         if self.earlier:
             answerer = replace(answerer, attempts=answerer.attempts + self.earlier)
-        begun = self._now is not None
         self._now = answerer
         self.exchange.notes["attempts"] = answerer.attempts
         if answerer.residency:
             self.exchange.notes["residency"] = answerer.residency
-        if begun:
+        self.wait()
+
+    def wait(self) -> None:
+        """From now on the caller is kept alive until the answer begins."""
+        if self._waiting:
             return
+        self._waiting = True
         if self.stream:
             self.exchange.keep_alive(self._limits.keep_alive, self.codec.stream_comment, self._start)
         elif self._limits.padding and isinstance(self.codec, Padded):

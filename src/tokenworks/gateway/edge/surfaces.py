@@ -1,10 +1,11 @@
 """Which path speaks which protocol. Paths that only answer GET, and prefixes, are the composition root's (app.py)."""
 
+EMBEDDINGS = "/v1/embeddings"
 _OPENAI = {
     "/v1/chat/completions": "openai_chat",
     "/v1/completions": "openai_completions",
     "/v1/responses": "openai_responses",
-    "/v1/embeddings": "openai_embeddings",
+    EMBEDDINGS: "openai_embeddings",
     "/v1/rerank": "rerank",
 }
 _ANTHROPIC = {"/v1/messages": "anthropic_messages"}

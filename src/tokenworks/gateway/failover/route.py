@@ -1,13 +1,13 @@
 """What one request may be tried on."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tokenworks.core.target import Target
 from tokenworks.gateway.admission.limits.hold import Hold
 from tokenworks.gateway.guardrails.guardrails import Watch
 from tokenworks.gateway.metering.attempt import Asked
-from tokenworks.snapshot.records import ModelRecord, OwnKeysRecord, ResidencyRecord, UpstreamRecord
+from tokenworks.snapshot.records import CacheRecord, ModelRecord, OwnKeysRecord, ResidencyRecord, UpstreamRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,15 @@ class Route:
     """The policies do not allow its answer to be cached."""
     watch: Watch | None = None
     """What guardrails do with the answer."""
+    cache: CacheRecord | None = None
+    """What its project wants of the cache."""
+
+    def after(self, seconds: float) -> "Route":
+        """The same once so much of its total limit is over."""
+        if seconds < 0.001:
+            return self
+        limits = {id(each.limits): replace(each.limits, total=each.limits.total - seconds) for each in self.targets}
+        return replace(self, targets=[replace(each, limits=limits[id(each.limits)]) for each in self.targets])
 
     def brought(self, upstream: str) -> OwnKeysRecord | None:
         """The project's own keys, where it has any for this upstream."""
