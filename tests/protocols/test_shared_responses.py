@@ -1,6 +1,7 @@
 """Every real exchange of the Responses API, of any host, read where it lies and never copied: its request is accepted
 and survives its neutral form, its answer becomes events, its stream tells what its last event repeats."""
 
+import copy
 import json
 from functools import cache
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 from tokenworks.core.errors import TokenworksError
 from tokenworks.core.events import Event, Finished, ReasoningDelta, Started, TextDelta, ToolCallDelta, UsageReport
 from tokenworks.protocols import codec
-from tokenworks.protocols.base import Observation
+from tokenworks.protocols.base import Continuing, Observation
+from tokenworks.protocols.said import Matching, Said
 
 RECORDED = Path(__file__).parents[3] / "shared" / "data" / "recorded"
 RESPONSES = codec("openai_responses")
@@ -137,3 +139,46 @@ def test_every_stream_passes_through_in_one_dress() -> None:
         assert [block.partition("\n")[0] for block in blocks] == [f"event: {event['type']}" for event in said], name
         assert relay.observation.usage is not None, name
         assert relay.observation.finish_reasons, name
+
+
+def items_of(stream: bytes) -> tuple[list[int], list[Any], Any]:
+    """The numbers of its events, the items that it closed, and its last event's response."""
+    events = [json.loads(line[6:]) for line in stream.decode().splitlines() if line.startswith("data: {")]
+    done = {event["output_index"]: event["item"] for event in events if event["type"] == "response.output_item.done"}
+    begun = {event["output_index"]: event["item"] for event in events if event["type"] == "response.output_item.added"}
+    for event in events:
+        if "item_id" in event:
+            assert event["item_id"] == begun[event["output_index"]]["id"], event
+    assert sorted(done) == sorted(begun) == list(range(len(done)))
+    return [e["sequence_number"] for e in events], [done[at] for at in sorted(done)], events[-1]["response"]
+
+
+def test_a_stream_that_was_passed_through_is_gone_on_with_after_any_event() -> None:
+    """By a writer that knows only what went by, with what another upstream says again from the start."""
+    request = RESPONSES.decode_request(b'{"model":"m","input":"Hi","stream":true}')
+    gone_on = refused = 0
+    for name, text in answers(str).items():
+        passed = RESPONSES.passthrough(request, Observation()).feed(text.encode())
+        blocks = [block + b"\n\n" for block in passed.split(b"\n\n") if block.strip()]
+        reader = RESPONSES.stream_reader()
+        every = reader.feed(text.encode()) + reader.close()
+        step = max(len(blocks) // 25, 1)
+        for at in range(3, len(blocks), step):
+            before = b"".join(blocks[:at])
+            writer = RESPONSES.stream_writer(request, "resp_ours", 1)
+            assert isinstance(writer, Continuing)
+            if not writer.go_on(before):
+                refused += 1
+                continue
+            said = Said()
+            said.add(RESPONSES.stream_reader().feed(before))
+            rest = Matching(said)(copy.deepcopy(every))
+            whole = before + b"".join(writer.feed(event) for event in rest) + writer.close()
+            numbers, items, last = items_of(whole)
+            assert numbers == list(range(numbers[0], numbers[0] + len(numbers))), (name, at)
+            assert last["id"] == "resp_ours"
+            assert last["output"] == items, (name, at)
+            again = RESPONSES.read_response(json.dumps(last).encode())
+            assert {**told(again), "thoughts": ""} == {**told(every), "thoughts": ""}, (name, at)
+            gone_on += 1
+    assert gone_on > 150, (gone_on, refused)

@@ -1,6 +1,7 @@
 """What a client makes of an answer to chaos: whole, rescued, a clean error, or something that must never happen."""
 
 import json
+import re
 from dataclasses import dataclass
 
 from tokenworks.chaos.answers import TEXT
@@ -12,6 +13,11 @@ from tokenworks.protocols.base import Codec
 ANSWERED, RESCUED, CLEAN, VIOLATION = "answered", "rescued", "clean error", "violation"
 GRACE = 0.5
 """Seconds above the bound: a busy machine's, not the gateway's."""
+
+
+_PRIVATE = re.compile(rf"^The upstream answered \d+: |\b({re.escape(SPARE)})?\d+\.(?=[a-z])")
+"""What is said of a run and not of a configuration: that our reader takes the gateway for an upstream, and the numbers
+in the names of the private stack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +34,7 @@ def judge(
     codec: Codec, status: int, headers: dict[str, str], body: bytes, seconds: float, bound: float, *, stream: bool
 ) -> Verdict:
     def found(verdict: str, why: str = "") -> Verdict:
-        return Verdict(verdict, why, seconds, seconds / bound)
+        return Verdict(verdict, _PRIVATE.sub("", why), seconds, seconds / bound)
 
     if seconds > bound + GRACE:
         return found(VIOLATION, f"the caller waited {seconds:.1f} s, the route's limit is {bound:g} s")

@@ -117,7 +117,14 @@ def _chosen(what: str, wanted: list[str] | None, known: Iterable[str]) -> list[s
 def _scorecard(name: str, results: list[Result]) -> Table:
     """One line for each fault: the worst of all clients, and the longest wait as a share of the bound."""
     bound = results[0].case.bound
+    clients = {(result.case.client, result.case.stream) for result in results}
     table = Table(title=f"{name}: limits scaled to a total of {bound:g} s", title_justify="left", pad_edge=False)
+    table.caption = (
+        f"Each cell: the worst of {len(clients)} clients (protocols, streamed and whole). longest: their longest wait, "
+        "as a share of the route's total limit. alone: nobody else can answer, so that a clean error is as good as can "
+        "be. ✗: worse than it could be."
+    )
+    table.caption_justify = "left"
     for column in ("fault", "with a healthy fallback", "longest", "alone", "longest"):
         table.add_column(column, justify="right" if column == "longest" else "left", no_wrap=True)
     by_fault: dict[str, list[Result]] = defaultdict(list)

@@ -147,6 +147,15 @@ def bearer(credential: str) -> dict[str, str]:
 
 
 @runtime_checkable
+class Continuing(Protocol, metaclass=Ability):
+    """A writer whose own ids and numbers a stream that was passed through does not have."""
+
+    def go_on(self, raw: bytes) -> bool:
+        """Before anything else: with what the caller got. False when that cannot be gone on with."""
+        ...
+
+
+@runtime_checkable
 class Renaming(Protocol, metaclass=Ability):
     """A relay that passes an answer on under an id of ours, which callers may ask for later."""
 

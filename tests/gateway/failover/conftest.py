@@ -162,7 +162,8 @@ def read(told: Told, protocol: str, stream: bool) -> Told:
 
 @pytest.fixture(scope="module")
 def place(shared_gateway: Any, servers: Any) -> Iterator[Place]:
-    """`a` goes on with nothing, `b` with a prefill, `m` speaks Messages: each on a chaos server of its own."""
+    """`a` goes on with nothing, `b` with a prefill, `m` speaks Messages: each on a chaos server of its own. `r` is `a`,
+    and speaks Responses, too."""
     chaos = {name: ChaosServer(pace=0.002) for name in ("a", "b", "m")}
     ports = {name: servers.call(server.start()) for name, server in chaos.items()}
     upstreams = {
@@ -175,6 +176,8 @@ def place(shared_gateway: Any, servers: Any) -> Iterator[Place]:
         )
         for name, port in ports.items()
     }
+    spoken = ("openai_chat", "openai_responses")
+    upstreams["r"] = UpstreamRecord("r", "provider-r", spoken, f"http://127.0.0.1:{ports['a']}/v1")
     upstreams["tls"] = UpstreamRecord("tls", "provider-tls", ("openai_chat",), f"https://127.0.0.1:{ports['a']}/v1")
     upstreams["gone"] = UpstreamRecord("gone", "provider-gone", ("openai_chat",), "http://127.0.0.1:9/v1")
     state = shared_gateway.control._state

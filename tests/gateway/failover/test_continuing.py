@@ -1,13 +1,16 @@
 """What an upstream is told so that it goes on: by its protocol, or by how its endpoint wants it."""
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tokenworks.core.errors import UpstreamBroken
 from tokenworks.core.events import ReasoningDelta, TextDelta
 from tokenworks.core.usage import Usage
 from tokenworks.gateway.failover.continuing import Story, join, resumed
+from tokenworks.gateway.failover.trying import Try
 from tokenworks.gateway.upstreams.prepare import prepare
 from tokenworks.protocols import codec
 from tokenworks.protocols.base import Observation
@@ -105,3 +108,17 @@ def test_the_usage_that_the_caller_sees_is_of_the_whole_answer(quirks: tuple[str
     assert relay.observation.usage == Usage(13, output=2)  # what the upstream did
     assert b'"prompt_tokens":10' in out
     assert b'"completion_tokens":5' in out
+
+
+def test_words_that_came_with_what_is_garbled_were_told_to_nobody_and_are_not_counted() -> None:
+    request, seen = CHAT.decode_request(chat()), Observation()
+    attempt: Any = SimpleNamespace(observation=seen, charge=0)
+    prepared: Any = SimpleNamespace(fold=None, relay=CHAT.passthrough(request, seen), stream=True)
+    nothing: Any = None
+    one = Try(attempt, nothing, prepared, nothing, nothing)
+    one.remember()
+    word = b'data: {"id":"x","choices":[{"index":0,"delta":{"content":"Once"}}]}\n\n'
+    assert one._take(word)
+    with pytest.raises(UpstreamBroken):
+        one._take(word + word + b"data: {no\n\n")
+    assert (seen.deltas, one.passed) == (1, [word])

@@ -47,6 +47,21 @@ def test_a_stream_that_is_lost_in_the_middle_goes_on(
     assert told.usage == (10, 12)
 
 
+@pytest.mark.parametrize("second", ["b/ok", "m/ok", "r/ok"], ids=["resumes", "another protocol", "the same protocol"])
+@pytest.mark.parametrize("fault", ["cut-after-5", "garbled-after-5", "missing-terminator-after-5"])
+def test_responses_that_were_passed_through_go_on(place: Any, whole_text: str, fault: str, second: str) -> None:
+    told = place.ask(place.model(f"r/{fault}", second), "openai_responses")
+    assert (told.text, told.complete, told.error) == (whole_text, True, {})
+    events = [json.loads(line[6:]) for line in told.raw.split(b"\n") if line.startswith(b"data: {")]
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    assert len({event["response"]["id"] for event in events if "response" in event}) == 1
+    assert len({event["item_id"] for event in events if "item_id" in event}) == 1
+    (item,) = events[-1]["response"]["output"]
+    assert (item["id"], item["content"][0]["text"]) == (events[2]["item"]["id"], whole_text)
+    assert [each.outcome for each in place.attempts(told)] == ["failed", "completed"]
+    assert told.usage == (10, 12)
+
+
 def test_an_identity_that_was_told_stays(place: Any) -> None:
     told = place.ask(place.model("a/cut-after-5", "b/ok"))
     chunks = [json.loads(line[6:]) for line in told.raw.split(b"\n") if line.startswith(b"data: {")]

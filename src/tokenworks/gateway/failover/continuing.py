@@ -11,7 +11,7 @@ from tokenworks.gateway.guardrails.answer import Watched
 from tokenworks.gateway.metering.attempt import continued
 from tokenworks.gateway.upstreams import quirks
 from tokenworks.gateway.upstreams.prepare import Prepared, can_carry, spoken_with
-from tokenworks.protocols.base import Codec, Prefilled, Renaming, StreamWriter
+from tokenworks.protocols.base import Codec, Continuing, Prefilled, Renaming, StreamWriter
 from tokenworks.protocols.said import Matching, Resuming, Said
 from tokenworks.protocols.translation import Translation
 from tokenworks.snapshot.records import UpstreamRecord
@@ -48,15 +48,19 @@ def begin(one: Try, caller: Codec, request: Request, identity: tuple[str, int]) 
             return None
         said.add(relay.told)
         return Story(said, relay.writer, one.attempt.output, one.watched)
-    if one.passed is None or isinstance(relay, Renaming):
+    if one.passed is None:
         return None
     raw = b"".join(one.passed)
     created = _CREATED.search(raw)
     events = caller.stream_reader().feed(raw)
-    own = next((event.id for event in events if isinstance(event, Started)), "")
+    named = (event.id for event in events if isinstance(event, Started))
+    own = "" if isinstance(relay, Renaming) else next(named, "")
     writer = caller.stream_writer(request, own or identity[0], int(created[1]) if created else identity[1])
-    for event in events:
-        writer.feed(event)
+    if not isinstance(writer, Continuing):
+        for event in events:
+            writer.feed(event)
+    elif not writer.go_on(raw):
+        return None
     said.add(events)
     return Story(said, writer, one.attempt.output)
 

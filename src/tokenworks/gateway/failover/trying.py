@@ -181,13 +181,19 @@ class Try:
         if self.prepared.fold is not None:
             self.prepared.fold.collect(chunk)
             return b""
-        out = self.prepared.relay.feed(chunk)
+        seen = self.attempt.observation
+        deltas, size = seen.deltas, seen.size
+        try:
+            out = self.prepared.relay.feed(chunk)
+        except UpstreamError:
+            seen.deltas, seen.size = deltas, size  # words before the garbled one, which the caller never got
+            raise
         if self.passed is not None:
             self.passed.append(chunk)
             self._passed_bytes += len(chunk)
             if self._passed_bytes > MOST_REMEMBERED:
                 self.passed = None
-        if self.attempt.observation.usage is None:  # what the beginning of a stream says is no total
+        if seen.usage is None:  # what the beginning of a stream says is no total
             return out
         return in_stream(out, self._charge)
 

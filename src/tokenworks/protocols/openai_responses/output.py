@@ -18,6 +18,7 @@ from tokenworks.core.events import (
 )
 from tokenworks.protocols.openai_chat.responses import encode_logprobs
 from tokenworks.protocols.openai_responses.items import SIGNATURE
+from tokenworks.protocols.openai_responses.told import ToldItem
 
 Emit = Callable[[str, dict[str, Any]], None]
 
@@ -46,6 +47,18 @@ class Output:
         self._open: _Parts | None = None
         self._calls: dict[int, _Call] = {}
         self._latest: _Parts | _Call | None = None
+
+    def go_on(self, told: list[ToldItem]) -> None:
+        """With what the caller was told by another."""
+        for index, item in enumerate(told):
+            called = item.body.get("type") == "function_call"
+            again = _Call.again(index, item, self._emit) if called else _Parts.again(index, item, self._emit)
+            self._items.append(again)
+            if isinstance(again, _Call):
+                self._calls[len(self._calls)] = again
+            if not item.closed:
+                self._latest = again
+                self._open = again if isinstance(again, _Parts) else self._open
 
     def add(self, event: Event) -> None:
         """There is one choice in this protocol: deltas of another are not part of the answer."""
@@ -117,6 +130,17 @@ class _Parts:
         self._text: list[str] = []
         self._logprobs: list[dict[str, Any]] = []
         emit("response.output_item.added", {"output_index": index, "item": self.draft("in_progress")})
+
+    @classmethod
+    def again(cls, index: int, told: ToldItem, emit: Emit) -> "_Parts":
+        """Also one of another kind that is closed."""
+        parts = cls(index, "", "message", _nothing)
+        parts.body, parts.closed, parts._emit = told.body, told.closed, emit
+        parts._kind, parts._text, parts._logprobs = told.part, told.text, told.logprobs
+        if told.part:
+            place = {"item_id": told.body["id"], "output_index": index}
+            parts._place = place | {_PARTS[told.part][1]: told.number}
+        return parts
 
     def write(self, kind: str, text: str, logprobs: list[TokenLogprob] | None = None) -> None:
         if kind != self._kind:
@@ -190,6 +214,13 @@ class _Call:
         self._arguments: list[str] = []
         emit("response.output_item.added", {"output_index": index, "item": self.draft("in_progress")})
 
+    @classmethod
+    def again(cls, index: int, told: ToldItem, emit: Emit) -> "_Call":
+        call = cls(index, "", ToolCallDelta(0, ""), _nothing)
+        call.body, call.closed, call._emit, call._arguments = told.body, told.closed, emit, told.text
+        call._place = {"item_id": told.body["id"], "output_index": index}
+        return call
+
     def write(self, arguments: str) -> None:
         self._arguments.append(arguments)
         self._emit("response.function_call_arguments.delta", {**self._place, "delta": arguments})
@@ -203,6 +234,10 @@ class _Call:
 
     def draft(self, status: str) -> dict[str, Any]:
         return {**self.body, "status": status, "arguments": "".join(self._arguments)}
+
+
+def _nothing(kind: str, members: dict[str, Any]) -> None:
+    """The caller knows it."""
 
 
 def _logprobs(given: list[TokenLogprob]) -> list[dict[str, Any]]:

@@ -29,6 +29,7 @@ from tokenworks.protocols.openai_responses.errors import read_failure
 from tokenworks.protocols.openai_responses.items import SIGNATURE, joined_summary
 from tokenworks.protocols.openai_responses.output import Output
 from tokenworks.protocols.openai_responses.requests import write_format, write_tool
+from tokenworks.protocols.openai_responses.told import Told
 
 _RESPONSE = msgspec.json.Decoder(wire.Response)
 _KIND = msgspec.json.Decoder(wire.Tagged)
@@ -152,6 +153,9 @@ def encode_usage(usage: Usage) -> dict[str, Any]:
     }
 
 
+_OURS = frozenset({"id", "store", "background", "previous_response_id"})
+
+
 class Fold:
     """A response as its events go by. `emit` gets the stream events that tell of its output."""
 
@@ -163,6 +167,13 @@ class Fold:
         self._model = request.model
         self._finish = FinishReason.STOP
         self._usage = Usage()
+
+    def go_on(self, told: Told) -> None:
+        """With a response that another began; whose it is, and what the caller asked of us, stays ours."""
+        known = {name: value for name, value in told.response.items() if name in self._unchanging and name not in _OURS}
+        self._unchanging |= known
+        self._model = told.response.get("model") or self._model
+        self.output.go_on(told.items)
 
     def add(self, event: Event) -> None:
         match event:

@@ -39,6 +39,7 @@ from tokenworks.protocols.openai_responses.responses import (
     read_item,
     read_usage,
 )
+from tokenworks.protocols.openai_responses.told import read as read_told
 from tokenworks.protocols.sse import Splitter
 from tokenworks.protocols.translation import require_finish
 from tokenworks.protocols.validation import top_level
@@ -156,6 +157,14 @@ class StreamWriter:
         if isinstance(event, Started):
             self._begin()
         return self._written()
+
+    def go_on(self, raw: bytes) -> bool:
+        told = read_told(raw)
+        if told is None:
+            return False
+        self._fold.go_on(told)
+        self._sequence = told.sequence + 1
+        return True
 
     def close(self) -> bytes:
         if self._ended:

@@ -227,6 +227,21 @@ class StreamEvent(msgspec.Struct):
     param: str | None = None
 
 
+class ToldEvent(msgspec.Struct):
+    """What a caller remembers of an event."""
+
+    type: str = "error"
+    sequence_number: int = 0
+    output_index: int = 0
+    content_index: int = 0
+    summary_index: int = 0
+    delta: Any = None
+    logprobs: list[dict[str, Any]] | None = None
+    item: dict[str, Any] | None = None
+    part: dict[str, Any] | None = None
+    response: dict[str, Any] | None = None
+
+
 class PassingEvent(msgspec.Struct):
     """What a relay looks at in an event that it passes on."""
 
