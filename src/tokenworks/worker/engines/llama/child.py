@@ -63,7 +63,14 @@ def main() -> int:
     os.umask(0o077)
     logs.configure("engine", plan.log_level)
     sys.setswitchinterval(SWITCH)
-    return asyncio.run(run(plan))
+    try:
+        import uvloop  # it takes a fifth less of the cores that compute; not there on Windows
+
+        runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    except ImportError:
+        runner = asyncio.Runner()
+    with runner:
+        return runner.run(run(plan))
 
 
 if __name__ == "__main__":

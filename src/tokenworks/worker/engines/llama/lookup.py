@@ -36,14 +36,14 @@ class Lookup:
         self._seen = max(self._seen, len(tokens) - 1)
 
     def guess(self, tokens: Sequence[int], most: int) -> list[int]:
-        """At most so many tokens; few as long as guesses did not come true."""
+        """At most so many tokens; a single one as long as guesses did not come true."""
         if self._hits < WORTH:
             self._silent += 1
             if self._silent < RETRY:
                 return []
             self._silent, self._hits = 0, WORTH
         at = self._places.get(tuple(tokens[-GRAM:]))
-        length = min(most, max(2, round(LONGEST * self._hits)))
+        length = min(most, round(LONGEST * self._hits) if self._hits > WORTH else 1)
         return [] if at is None else list(tokens[at : at + length])
 
     def judge(self, guessed: int, true: int) -> None:
