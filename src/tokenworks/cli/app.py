@@ -33,6 +33,7 @@ COMMANDS = {
     "providers": "providers",
     "credentials": "credentials",
     "residency": "residency",
+    "guardrails": "guardrails",
     "files": "files",
     "batches": "batches",
     "chaos": "chaos",

@@ -2,20 +2,25 @@
 
 import asyncio
 import json
+import re
 import time
 from base64 import b64encode
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import web
 from tests.gateway.conftest import Loop, Upstream
 from tests.gateway.guardrails.conftest import Guarded, pii, words
 
+from tokenworks.gateway.guardrails.http import Verdict
 from tokenworks.protocols.webhooks import verify
 from tokenworks.snapshot.records import GuardrailRecord, ResidencyRecord
 from tokenworks.snapshot.sealing import guardrail, seal
 
+PAGE = (Path(__file__).parents[3] / "docs" / "guardrails.md").read_text()
 SECRET = "whsec_" + b64encode(b"0123456789abcdef0123456789abcdef").decode()
 STORY = "Once upon a time there was a fox. " * 30
 
@@ -46,6 +51,18 @@ def asking(hook: Service, name: str, **members: Any) -> GuardrailRecord:
 
 def upper(body: dict[str, Any]) -> dict[str, Any]:
     return {"action": "redact", "texts": [text.replace("fox", "FOX") for text in body["texts"]]}
+
+
+def test_the_page_shows_what_is_sent_and_what_may_be_answered(guarded: Guarded, hook: Service) -> None:
+    sent, *answers = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
+    for line in answers[0].strip().splitlines():
+        hook.answers(msgspec.to_builtins(msgspec.json.decode(line, type=Verdict)))
+        guarded.say("Once upon a time there was a fox.")
+        guarded.use(asking(hook, "page", phase="after"))
+        answer = guarded.ask()
+        assert answer.status_code == 200
+        assert list(json.loads(sent)) == list(hook.seen[0].body)
+    assert text_of(answer) == ""  # the last of them blocks
 
 
 def text_of(answer: Any) -> str:
@@ -176,8 +193,8 @@ def test_one_that_is_down_costs_its_time_limit_a_few_times_only(guarded: Guarded
     hook.seen.clear()
     hook.script = hanging
     guarded.say("Fine.")
-    guarded.use(asking(hook, "resting", on_failure="open", phase="before", timeout=0.3))
-    for _ in range(40):
+    guarded.use(asking(hook, "resting", on_failure="open", phase="before", timeout=0.2))
+    for _ in range(25):
         assert guarded.ask().status_code == 200
     assert 3 <= len(hook.seen) < 15
     hook.answers({"action": "block"})
