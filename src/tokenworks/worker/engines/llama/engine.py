@@ -75,6 +75,7 @@ class Llama(ServerEngine):
             gpu_layers=options.gpu_layers,
             template=self._template,
             lookup=options.lookup,
+            trace=options.trace,
             parent=os.getpid(),
             capabilities=setup.capabilities,
             max_output=setup.max_output,

@@ -5,6 +5,7 @@ import itertools
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 from tokenworks.core.errors import InvalidRequest, Unavailable
 from tokenworks.protocols.worker import types as wire
@@ -26,6 +27,7 @@ from tokenworks.worker.engines.llama.pace import Pace
 from tokenworks.worker.engines.llama.runner import Runner
 from tokenworks.worker.engines.llama.scheduling.prefixes import Prefixes
 from tokenworks.worker.engines.llama.scheduling.scheduler import Scheduler
+from tokenworks.worker.engines.llama.scheduling.trace import TracedScheduler
 
 PROBE = wire.GenerateRequest(prompts=("ping",), max_tokens=1, priority="interactive")
 
@@ -43,6 +45,7 @@ class Generator(GeneratingEngine):
         self._intake: Intake | None = None
         self._measuring: Measuring | None = None
         self._disk: Disk | None = None
+        self._trace: BinaryIO | None = None
         self._living: set[Answer] = set()
 
     @property
@@ -80,7 +83,7 @@ class Generator(GeneratingEngine):
         if self._disk is not None:
             await asyncio.to_thread(self._disk.bring_back, prefixes)
         least = kernel.slots + SMALLEST_STEP
-        scheduler = Scheduler(kernel, prefixes, budget=least, queue=plan.queue)
+        scheduler = self._scheduler(kernel, prefixes, least)
         pace = Pace(least, max(least, min(plan.batch, kernel.batch)), plan.step)
         self._runner = Runner(kernel, scheduler, pace, self._die)
         if self._disk is not None:
@@ -92,6 +95,16 @@ class Generator(GeneratingEngine):
             model, self._runner, lambda: Embedder(model, capacity=capacity, threads=plan.threads)
         )
         await self.probe()
+
+    def _scheduler(self, kernel: Kernel, prefixes: Prefixes, budget: int) -> Scheduler:
+        plan = self._plan
+        if plan.trace is None:
+            return Scheduler(kernel, prefixes, budget=budget, queue=plan.queue)
+        try:
+            self._trace = file = Path(plan.trace).expanduser().open("wb")
+        except OSError as error:
+            raise EngineFailed(f"the trace cannot be written: {error}") from error
+        return TracedScheduler(kernel, prefixes, file, kernel.bytes_per_token, budget=budget, queue=plan.queue)
 
     def _load(self, weights: Path) -> None:
         plan = self._plan
@@ -112,6 +125,8 @@ class Generator(GeneratingEngine):
         if self._runner is not None:
             await self._runner.stop()
             self._runner = None
+        if self._trace is not None:
+            self._trace.close()
         if self._disk is not None:
             await asyncio.to_thread(self._disk.close)
         if self._measuring is not None:

@@ -48,6 +48,8 @@ class Options(msgspec.Struct, frozen=True):
     """For so long a file is kept that nobody uses."""
     lookup: bool = True
     """Guess what repeats itself, where it gains: the same answers in fewer steps."""
+    trace: str | None = None
+    """A file for what the scheduler does, step by step. It holds tokens of prompts and answers."""
     gpu_layers: int = -1
     """-1: as many as fit."""
     chat_template: str | None = None
@@ -86,6 +88,7 @@ class Plan(msgspec.Struct, frozen=True):
     token: str = ""
     log_level: str = "info"
     disk: DiskPlan | None = None
+    trace: str | None = None
 
 
 def context(options: Options, metadata: Metadata, known: int | None, memory: int) -> int:

@@ -245,3 +245,8 @@ def every_node(prefixes: Prefixes) -> list:
 @pytest.fixture(scope="session")
 def simulation() -> type[Simulation]:
     return Simulation
+
+
+@pytest.fixture(scope="session")
+def simulated_kernel() -> type[SimulatedKernel]:
+    return SimulatedKernel
