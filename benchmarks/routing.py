@@ -1,24 +1,44 @@
-"""What a plan over 200 targets costs a request: by a look-up mostly, by a full comparison ten times a second."""
+"""What a plan over 200 targets costs a request: by a look-up mostly, by a full comparison ten times a second. And what
+it costs to find out which model a virtual one stands for."""
 
 import json
 import statistics
 import time
+from dataclasses import replace
 
 from rich.console import Console
 from rich.table import Table
 
 from tokenworks.core.caller import Caller
 from tokenworks.core.usage import Usage
+from tokenworks.gateway.routing.aliases import resolved
 from tokenworks.gateway.routing.observed import Observed
 from tokenworks.gateway.routing.plan import Facts, judge
 from tokenworks.gateway.routing.planner import Planner
 from tokenworks.gateway.routing.vocabulary import read
 from tokenworks.protocols import codec
-from tokenworks.snapshot.records import FREE, ModelRecord, PolicyRecord, PriceRecord, TargetRecord, UpstreamRecord
+from tokenworks.snapshot.records import (
+    FREE,
+    AliasRecord,
+    ModelRecord,
+    PolicyRecord,
+    PriceRecord,
+    TargetRecord,
+    UpstreamRecord,
+)
 from tokenworks.snapshot.state import State
 
 TARGETS, ROUNDS, REQUESTS = 200, 5, 2_000
-TARGET = 150.0
+TARGET, RESOLVED = 150.0, 10.0
+RULES = [
+    {"when": {"metadata": {"tier": ["gold", "platinum"]}}, "to": "m"},
+    {"when": {"user": {"prefix": "test-"}, "needs": ["tools"]}, "to": "m"},
+    {"when": {"prompt_tokens": {"above": 50_000}, "hours": "08:00-18:00"}, "to": "m"},
+]
+ALIASES = [
+    AliasRecord("chat", 1, 1, {"to": {"m": 9, "inner": 1}, "canary": {"to": "inner", "percent": 50}, "rules": RULES}),
+    AliasRecord("inner", 1, 1, {"to": {"m": 1, "n": 1}, "shadow": {"to": "m", "percent": 10}}),
+]
 CALLER = Caller("key", "project", "organization")
 
 
@@ -50,10 +70,13 @@ def main() -> None:
     reading = each(REQUESTS, lambda: read(body, ()))
     kept = each(REQUESTS, lambda: planner.plan(request, CALLER, state))
     full = each(20, lambda: judge(request, CALLER, state, facts))
+    named = replace(state, aliases={alias.name: alias for alias in ALIASES})
+    resolving = each(REQUESTS, lambda: resolved("chat", request, CALLER, named))
     table = Table(title=f"Routing over {TARGETS} targets, microseconds (median of {ROUNDS})")
     for column in ("", "µs", "target"):
         table.add_column(column, justify="right" if column else "left")
     table.add_row("a plan, comparisons included as they come", f"{kept:.0f}", f"{TARGET:.0f}")
     table.add_row("a full comparison, made every 0.1 s at most", f"{full:.0f}", "")
+    table.add_row("a virtual model: three rules, a canary, weights", f"{resolving:.1f}", f"{RESOLVED:.0f}")
     table.add_row("looking for words about routing in a body", f"{reading:.2f}", "")
     Console().print(table)

@@ -133,7 +133,7 @@ class Shadows:
         request, via, caller, state = copy.request, copy.via, copy.caller, self._snapshot.state
         further = resolve(via.shadow, state.alias, facts(request, caller, time.time()))
         request.model = further.model if further is not None else via.shadow
-        request.via = replace(via, model=request.model)
+        request.via = via._replace(model=request.model)
         request.routing, request.tenant = None, f"shadow {request.tenant}"
         [target, *_] = self._planner.plan(request, caller, state)
         request = await self._guardrails.allowed(request, caller, state)

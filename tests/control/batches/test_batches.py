@@ -228,6 +228,17 @@ def test_a_keys_models_are_the_batchs(project: Any, running: Any, project_of: An
     assert [(error["code"], error["line"]) for error in failed["errors"]["data"]] == [("model_not_found", 1)]
 
 
+def test_a_line_may_name_a_virtual_model(project: Any, running: Any) -> None:
+    made = running.admin("POST", "/admin/v1/aliases/chat", {"definition": {"to": MODEL}})
+    assert made.status == 200, made.raw
+    [line] = [json.loads(each) for each in jsonl(1).splitlines()]
+    line["body"]["model"] = "chat"
+    batch = project.batch(json.dumps(line).encode())
+    assert project.until(batch["id"], "in_progress", "failed")["status"] == "in_progress"
+    project.call("POST", f"/v1/batches/{batch['id']}/cancel")
+    running.admin("DELETE", "/admin/v1/aliases/chat")
+
+
 def test_errors_are_listed_by_line(project: Any) -> None:
     lines = jsonl(1) + b"\n{\n" + jsonl(1) + jsonl(1, custom_id="x", url="/v1/embeddings") + b'{"custom_id": 1}\n'
     failed = project.until(project.batch(lines)["id"], "failed")

@@ -1,6 +1,5 @@
 """A request as aliases see it."""
 
-from tokenworks.core.aliases.hashing import point
 from tokenworks.core.aliases.records import Facts
 from tokenworks.core.caller import Caller
 from tokenworks.core.messages import Role, Text
@@ -8,8 +7,8 @@ from tokenworks.core.needs import needed
 from tokenworks.core.request import Conversation, Prompts, Request
 from tokenworks.core.usage import BYTES_PER_TOKEN
 
-OPENING = 1_000
-"""So many characters of each message tell one conversation from another."""
+MESSAGES, OPENING = 4, 500
+"""So many messages at the most, so many parts of each and characters of those, tell one conversation from another."""
 
 
 def facts(request: Request, caller: Caller, now: float) -> Facts:
@@ -38,10 +37,10 @@ def opening(request: Request) -> str:
     """How a conversation begins: with its instructions and its user's first words. They stay while it grows."""
     task, texts = request.task, []
     if isinstance(task, Conversation):
-        for message in task.messages[:4]:
-            texts += [part.text[:OPENING] for part in message.parts[:4] if isinstance(part, Text)]
+        for message in task.messages[:MESSAGES]:
+            texts += [part.text[:OPENING] for part in message.parts[:MESSAGES] if isinstance(part, Text)]
             if message.role is Role.USER:
                 break
     elif isinstance(task, Prompts):
         texts = [prompt[:OPENING] for prompt in task.prompts[:1] if isinstance(prompt, str)]
-    return f"{point(chr(10).join(texts)):x}" if any(texts) else ""
+    return "\n".join(texts)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from tokenworks.core.aliases.hashing import point
 
@@ -13,9 +14,9 @@ PARTS = 1_000_000
 """Buckets that percentages are counted in."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Facts:
-    """Of one request. `metadata` is what its caller says of it, `needs` what it takes to answer it, `session` what
+    """Of one request, made for each that names an alias. `metadata` is what its caller says of it, `needs` what it takes to answer it, `session` what
     tells one conversation from another, `now` Unix seconds."""
 
     key_id: str = ""
@@ -145,8 +146,7 @@ class Alias:
         return list(found)
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One alias on the way: which rule took the request ("canary", "" for none), in which bucket it lies."""
 
     alias: str
@@ -156,8 +156,7 @@ class Step:
     to: str
 
 
-@dataclass(frozen=True, slots=True)
-class Resolution:
+class Resolution(NamedTuple):
     """`model` answers the request that named the first step's alias; `shadow` gets a copy, "": nobody does. `seed` is
     that of the first step, from which alone its choice can be made again."""
 

@@ -24,11 +24,12 @@ def resolve(name: str, find: Find, facts: Facts, seed: int | None = None) -> Res
         return None
     first = facts.seed(alias.sticky) if seed is None else seed
     steps: list[Step] = []
-    shadow, copies, drawn = "", 0, first
+    shadow, copies, drawn, sticky = "", 0, first, alias.sticky
     while alias is not None:
         if len(steps) == DEEPEST:
             raise Endless(" -> ".join([*(step.alias for step in steps), alias.name]))
-        drawn = facts.seed(alias.sticky) if steps else first
+        if alias.sticky != sticky:
+            drawn, sticky = facts.seed(alias.sticky), alias.sticky
         rule, to, place = _taken(alias, facts, drawn)
         steps.append(Step(alias.name, alias.version, rule, place, to))
         if not shadow and alias.shadow is not None and _copied(alias, facts, alias.shadow.parts):
