@@ -16,7 +16,14 @@ from aiohttp import web
 from tests.gateway.conftest import KEY, Gateway, Loop, completion, key_record, running_gateway, wait_for
 
 from tokenworks.journal.records import Opened, Settled
-from tokenworks.snapshot.records import AliasRecord, LimitRecord, PriceRecord, ResidencyRecord, SinkRecord
+from tokenworks.snapshot.records import (
+    AliasRecord,
+    GuardrailRecord,
+    LimitRecord,
+    PriceRecord,
+    ResidencyRecord,
+    SinkRecord,
+)
 from tokenworks.snapshot.residency import OWN
 
 CHAT = {"model": "chat", "messages": [{"role": "user", "content": "Hi"}]}
@@ -52,7 +59,7 @@ def publish(gateway: Gateway, *aliases: AliasRecord, **changes: Any) -> None:
     state = gateway.control._state
     marker = AliasRecord(f"revision-{state.revision + 1}", 1, 1, {"to": "assistant"})
     told = {alias.name: alias for alias in (*aliases, marker)}
-    held = {"residency": {}, "sinks": {}, "limits": {}} | changes
+    held = {"residency": {}, "sinks": {}, "limits": {}, "guardrails": {}} | changes
     gateway.control.publish(replace(state, revision=state.revision + 1, aliases=told, **held))
     wait_for(lambda: marker.name in HTTP.get(f"{gateway.url}/v1/models", headers=bearer(KEY)).text)
     gateway.upstream.seen.clear()
@@ -294,6 +301,28 @@ def test_a_copy_goes_nowhere_that_the_policy_of_the_project_forbids(gateway: Gat
     assert ask(gateway).status_code == 200
     wait_for(lambda: counted(gateway, "failed") == failed + 1)
     assert models_asked(gateway) == ["ours"]
+
+
+def test_a_copy_says_what_guardrails_of_both_models_let_go_on(gateway: Gateway) -> None:
+    """What was taken out of the request is not in its copy, and what was refused is not copied."""
+    emails = GuardrailRecord("emails", "redactor", models=("assistant",), entities=("email",))
+    words = GuardrailRecord("words", "redactor", models=("tried",), patterns=(("SECRET", "hush-[0-9]+"),))
+    stop = GuardrailRecord("stop", "redactor", action="block", models=("assistant",), patterns=(("STOP", "halt"),))
+    guardrails = {each.name: each for each in (emails, words, stop)}
+    publish(gateway, chat(to="assistant", shadow=SHADOW), guardrails=guardrails)
+    completed = counted(gateway, "completed")
+    messages = [{"role": "user", "content": "I am ann@example.org, hush-42."}]
+    assert ask(gateway, messages=messages).status_code == 200
+    wait_for(lambda: counted(gateway, "completed") == completed + 1)
+    told = {seen.body["model"]: json.dumps(seen.body) for seen in gateway.upstream.seen}
+    assert "ann@" not in told["model-1"]
+    assert "hush-42" in told["model-1"]
+    assert "ann@" not in told["model-s"]
+    assert "hush-42" not in told["model-s"]
+    assert ask(gateway, messages=[{"role": "user", "content": "halt"}]).status_code == 400
+    assert ask(gateway).status_code == 200
+    wait_for(lambda: counted(gateway, "completed") == completed + 2)
+    assert models_asked(gateway).count("model-s") == 2
 
 
 def test_limits_on_what_is_bought_count_copies_and_those_of_callers_do_not(gateway: Gateway) -> None:

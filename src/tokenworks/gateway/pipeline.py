@@ -91,7 +91,7 @@ class Pipeline:
         exchange, caller, request, state = delivery.exchange, asked.caller, asked.request, self._snapshot.state
         exchange.notes |= {"key_id": caller.key_id, "model": request.model, "stream": request.stream}
         exchange.named(request.via)
-        shadow = self._shadows.beside(asked, delivery.codec, exchange.path)
+        copy = self._shadows.copy(asked, delivery.codec, exchange.path)
         targets = self._planner.plan(request, caller, state)
         exchange.notes["metered_model"] = request.model
         async with await self._admission.hold(asked, state, targets) as hold:
@@ -103,5 +103,5 @@ class Pipeline:
             exchange.guarded = watch.told if watch is not None else ""
             cache = state.caches.get(caller.project_id)
             route = Route(asked, model, targets, state.upstreams, hold, own_keys, policies, uncacheable, watch, cache)
-            with shadow:
+            with self._shadows.beside(copy, asked.request):
                 return await self._answers.answer(delivery, route)

@@ -37,6 +37,7 @@ from tokenworks.gateway.routing.planner import Planner
 from tokenworks.gateway.upstreams.http import Upstreams
 from tokenworks.journal.writer import Journal
 from tokenworks.protocols.base import Codec
+from tokenworks.snapshot.state import State
 from tokenworks.snapshot.subscriber import Subscriber
 from tokenworks.telemetry.metrics import Metrics
 
@@ -80,14 +81,21 @@ class Shadows:
         self._bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def beside(self, asked: Asked, codec: Codec, path: str) -> contextlib.AbstractContextManager[None]:
-        """When what happens inside is over, the request is copied, if its alias says so. Enter it before anything is
-        fitted to the model that answers."""
+    def copy(self, asked: Asked, codec: Codec, path: str) -> Copy | None:
+        """If its alias says so. To be made before anything is fitted to the model that answers."""
         via = asked.request.via
         if via is None or not via.shadow:
-            return _NONE
+            return None
         request = replace(asked.request, ignored=list(asked.request.ignored), shadow=True)
-        return self._copied(Copy(request, via, asked.caller, path, codec))
+        return Copy(request, via, asked.caller, path, codec)
+
+    def beside(self, copy: Copy | None, guarded: Request) -> contextlib.AbstractContextManager[None]:
+        """When what happens inside is over, the copy starts. `guarded`: the request as guardrails let it go on, whose
+        texts are the copy's, too."""
+        if copy is None:
+            return _NONE
+        copy.request.task, copy.request.body = guarded.task, guarded.body
+        return self._copied(copy)
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -136,7 +144,7 @@ class Shadows:
         request.via = via._replace(model=request.model)
         request.routing, request.tenant = None, f"shadow {request.tenant}"
         [target, *_] = self._planner.plan(request, caller, state)
-        request = await self._guardrails.allowed(request, caller, state)
+        request = await self._guarded(copy, state)
         targets = [replace(target, price=target.cost)]  # limits of money count what it costs
         exchange = _Unseen(copy.path, f"{request.id}.shadow")
         asked = Asked(exchange.request_id, time.perf_counter_ns(), NOBODY, request)
@@ -146,6 +154,14 @@ class Shadows:
         delivery = Delivery(exchange, copy.codec, UNSEEN, stream=request.stream)
         async with await self._admission.hold(asked, state, targets) as hold:
             await self._attempts.answer(delivery, Route(asked, model, targets, state.upstreams, hold, None, policies))
+
+    async def _guarded(self, copy: Copy, state: State) -> Request:
+        """As the guardrails of its own model let it go on; those of the one that answered have looked at it already."""
+        caller, request = copy.caller, copy.request
+        looked = state.guardrails_of(caller.key_id, caller.project_id, copy.via.model)
+        own = state.guardrails_of(caller.key_id, caller.project_id, request.model)
+        others = replace(state, guardrails={each.name: each for each in own if each not in looked})
+        return await self._guardrails.allowed(request, caller, others)
 
 
 class _Unseen(CollectingExchange):

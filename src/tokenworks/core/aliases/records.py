@@ -16,8 +16,8 @@ PARTS = 1_000_000
 
 @dataclass(slots=True)
 class Facts:
-    """Of one request, made for each that names an alias. `metadata` is what its caller says of it, `needs` what it takes to answer it, `session` what
-    tells one conversation from another, `now` Unix seconds."""
+    """Of one request, made for each that names an alias. `metadata` is what its caller says of it, `needs` what it
+    takes to answer it, `session` what tells one conversation from another, `now` Unix seconds."""
 
     key_id: str = ""
     project_id: str = ""
