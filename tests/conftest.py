@@ -35,6 +35,7 @@ retention = 0
 trains = false
 [models.echo]
 engine = "echo"
+policy = {cache_max = "1h"}
 """
 
 

@@ -34,6 +34,7 @@ COMMANDS = {
     "credentials": "credentials",
     "residency": "residency",
     "guardrails": "guardrails",
+    "cache": "cache",
     "files": "files",
     "batches": "batches",
     "chaos": "chaos",

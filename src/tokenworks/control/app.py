@@ -55,6 +55,7 @@ from tokenworks.control.settings import Settings
 from tokenworks.control.startup import StartupError
 from tokenworks.control.storage import (
     api_keys,
+    caches,
     fleet,
     limits,
     migrate,
@@ -175,6 +176,7 @@ async def _prepare(
             limited = await limits.every(connection)
             brought = await provider_keys.published(connection)
             policies = await residency.every(connection)
+            cached = await caches.every(connection)
             priced_offers = offered | {each.name: Offer(each.name, price=each.price) for each in stated.values()}
             await book.take_configuration(connection, priced_offers, paid, now)
             await alias_book.take_configuration(connection, stated, now)
@@ -204,6 +206,7 @@ async def _prepare(
         sinks(configuration.installation, configuration.sinks, payments=chosen.payments is not None)
     )
     announcer.announce_residency(policies)
+    announcer.announce_caches(cached)
     announcer.announce_models(replicas.replicas)
     _require_kept(policies, announcer)
     webhooks = Webhooks(database, cluster_key, clock, chosen.webhook_hosts)

@@ -16,6 +16,7 @@ from tokenworks.snapshot.publisher import Publisher
 from tokenworks.snapshot.records import (
     FREE,
     AliasRecord,
+    CacheRecord,
     GuardrailRecord,
     LimitRecord,
     ModelRecord,
@@ -99,6 +100,11 @@ class Announcer:
 
     def announce_sinks(self, sinks: Mapping[str, SinkRecord]) -> None:
         self._publisher.publish(replace(self._publisher.state, sinks=sinks))
+
+    def announce_caches(self, wishes: Iterable[CacheRecord]) -> None:
+        """All that projects want of the cache of answers."""
+        told = {each.project_id: each for each in wishes}
+        self._publisher.publish(replace(self._publisher.state, caches=told))
 
     def announce_guardrails(self, guardrails: Iterable[GuardrailRecord]) -> None:
         """All that there are."""

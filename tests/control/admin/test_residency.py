@@ -2,7 +2,7 @@
 
 import pytest
 
-from tokenworks.snapshot.records import Beat, SinkRecord
+from tokenworks.snapshot.records import Beat, CacheRecord, SinkRecord
 
 CONFIG = """
 [installation]
@@ -45,12 +45,14 @@ def test_set_published_replaced_cleared_and_on_record(process, short_dir):
     assert process.published().sinks["objects"] == SinkRecord("objects", "eu-west", "EU", None, False)
     assert process.admin("POST", path, {"jurisdictions": ["EU", "CH"]}).status == 200
     assert process.admin("POST", PATH, {"regions": ["eu-west"]}).status == 200
+    assert process.admin("POST", f"/v1/organization/projects/{project}/cache", {"seconds": 60}).status == 200
     published = process.published()
     assert published.residency[project].jurisdictions == ("EU", "CH")
     assert len(published.residency) == 2
     process.stop()
     process.start()
     assert process.published().residency == published.residency
+    assert process.published().caches == published.caches == {project: CacheRecord(project, 60)}
     for each in (path, PATH):
         assert process.admin("DELETE", each).status == 200
         assert process.admin("DELETE", each).status == 404

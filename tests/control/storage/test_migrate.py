@@ -125,7 +125,7 @@ def test_every_older_database_is_brought_up_with_its_rows_and_back(with_database
 def _value(column):
     if isinstance(column.type, JSON):
         return ["x"]
-    made = {int: 1, bool: False, bytes: b"x"}.get(column.type.python_type, "x")
+    made = {int: 1, float: 0.5, bool: False, bytes: b"x"}.get(column.type.python_type, "x")
     return "debit" if column.name == "debit" else made
 
 

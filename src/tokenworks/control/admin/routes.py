@@ -17,6 +17,7 @@ from tokenworks.control.admin.billing import balance, credit, invoices, payments
 from tokenworks.control.admin.organization import (
     admin_api_keys,
     audit_logs,
+    caching,
     costs,
     guardrails,
     invites,
@@ -48,6 +49,7 @@ SLICES = (
     provider_keys,
     residency,
     guardrails,
+    caching,
     project_users,
     service_accounts,
     rate_limits,

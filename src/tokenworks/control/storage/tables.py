@@ -19,7 +19,7 @@ from sqlalchemy import (
     text,
 )
 
-from tokenworks.control.storage import ledger_tables  # noqa: F401 -- on the same metadata
+from tokenworks.control.storage import caches, ledger_tables  # noqa: F401 -- on the same metadata
 from tokenworks.control.storage.metadata import metadata as metadata
 from tokenworks.core.usage import KINDS
 
