@@ -1,10 +1,9 @@
 """How much of a limit a caller has left, as protocols tell it."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Allowance:
+class Allowance(NamedTuple):
     """`kind`: requests | tokens | input_tokens | uncached_input_tokens | output_tokens. `window` and `resets_in` are
     seconds; `resets_in` None: it never fills up again by itself."""
 

@@ -13,13 +13,14 @@ import msgspec
 
 from tokenworks.core.aliases import reading
 from tokenworks.core.aliases.records import Alias
+from tokenworks.core.caller import Caller
 from tokenworks.core.price import Price, Tariff, When
 from tokenworks.core.routing import ORDER
 
 VERSION = 1
 
 
-class KeyRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+class KeyRecord(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
     """`digest` is the SHA-256 hex digest of the secret; the secret itself never leaves its owner."""
 
     id: str
@@ -36,6 +37,13 @@ class KeyRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where its requests may be answered. None: everywhere."""
     networks: tuple[str, ...] | None = None
     """Where it may be used from, in CIDR notation. None: from everywhere."""
+
+    @cached_property
+    def caller(self) -> Caller:
+        """Who asks with it."""
+        models = frozenset(self.models) if self.models is not None else None
+        regions = frozenset(self.regions) if self.regions is not None else None
+        return Caller(self.id, self.project_id, self.organization_id, models, regions)
 
 
 class LimitRecord(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):

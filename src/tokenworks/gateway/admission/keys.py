@@ -48,11 +48,11 @@ class Keys:
                 raise PermissionDenied(
                     f"This API key may not be used from {address or 'an unknown address'}.", code="network_denied"
                 )
-        return _caller(record)
+        return record.caller
 
     async def find(self, digest: str) -> Caller:
         """Whose key this digest is, wherever it is used and for what."""
-        return _caller(await self._valid(digest))
+        return (await self._valid(digest)).caller
 
     async def _valid(self, digest: str) -> KeyRecord:
         record = self._snapshot.state.keys.get(digest) or await self._snapshot.lookup_key(digest)
@@ -71,9 +71,3 @@ def _secret(exchange: Exchange) -> bytes | None:
     scheme, _, secret = given.partition(b" ")
     secret = secret.strip()
     return secret if scheme.lower() in (b"bearer", b"token") and secret else None
-
-
-def _caller(record: KeyRecord) -> Caller:
-    models = frozenset(record.models) if record.models is not None else None
-    regions = frozenset(record.regions) if record.regions is not None else None
-    return Caller(record.id, record.project_id, record.organization_id, models, regions)

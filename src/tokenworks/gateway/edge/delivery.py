@@ -1,6 +1,8 @@
 """How one answer goes out to its caller, whichever attempts it comes from: begun late, kept alive, never doubled."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from tokenworks.gateway.edge.exchange import JSON, Exchange
 from tokenworks.gateway.edge.headers import Answerer, of_answer

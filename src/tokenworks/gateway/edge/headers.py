@@ -2,7 +2,8 @@
 
 import math
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 from tokenworks.core.errors import LimitReached, TokenworksError, UpstreamRejected
 from tokenworks.gateway.edge.exchange import Exchange, Header
@@ -25,8 +26,7 @@ _VERSION = (b"openai-version", b"2020-10-01")
 """Of the protocol: the only one that there ever was."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answerer:
+class Answerer(msgspec.Struct, frozen=True):
     """Who really answers: the provider, its own name for the model, and how many attempts it took to get there.
 
     `ignored` are the parameters that have no effect there. `residency` says which policies its labels prove."""

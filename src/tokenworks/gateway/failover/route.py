@@ -1,7 +1,9 @@
 """What one request may be tried on."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+import msgspec
 
 from tokenworks.core.target import Target
 from tokenworks.gateway.admission.limits.hold import Hold
@@ -10,8 +12,7 @@ from tokenworks.gateway.metering.attempt import Asked
 from tokenworks.snapshot.records import CacheRecord, ModelRecord, OwnKeysRecord, ResidencyRecord, UpstreamRecord
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(msgspec.Struct, frozen=True):
     """`targets` in the order in which they are tried. Attempts are numbered from `asked.first_attempt`."""
 
     asked: Asked
@@ -34,7 +35,9 @@ class Route:
         if seconds < 0.001:
             return self
         limits = {id(each.limits): replace(each.limits, total=each.limits.total - seconds) for each in self.targets}
-        return replace(self, targets=[replace(each, limits=limits[id(each.limits)]) for each in self.targets])
+        return msgspec.structs.replace(
+            self, targets=[replace(each, limits=limits[id(each.limits)]) for each in self.targets]
+        )
 
     def brought(self, upstream: str) -> OwnKeysRecord | None:
         """The project's own keys, where it has any for this upstream."""

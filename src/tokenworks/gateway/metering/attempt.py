@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import msgspec
+
 from tokenworks.core.caller import Caller
 from tokenworks.core.errors import TokenworksError, Unavailable
 from tokenworks.core.events import Timing
@@ -31,8 +33,7 @@ OWN_KEY = Price({"input": 0, "output": 0}, id=BYOK)
 UNASKED = Price({"input": 0, "output": 0}, id=SHADOW)
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """One caller's request. `arrived` is on the clock of time.perf_counter_ns."""
 
     request_id: str
@@ -137,8 +138,7 @@ class Meter:
         return record
 
 
-@dataclass(frozen=True, slots=True)
-class Rating:
+class Rating(msgspec.Struct, frozen=True):
     """The versions of prices that apply to one attempt. `cost` None: nobody told what it costs us."""
 
     price: Price

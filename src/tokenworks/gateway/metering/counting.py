@@ -4,8 +4,6 @@ An estimate is bytes of text over four, which is close for English; token ids ar
 thousand tokens. What an engine of ours streams is counted by its pieces, one token each.
 """
 
-from dataclasses import dataclass
-
 import msgspec
 
 from tokenworks.core.messages import Image, Text, Thinking, Tool, ToolCall, ToolResult
@@ -24,8 +22,7 @@ LARGEST = 2**40
 NOTHING = Usage()
 
 
-@dataclass(frozen=True, slots=True)
-class Count:
+class Count(msgspec.Struct, frozen=True):
     """`usage` is what is billed. `counted` is our own count, where it differs from the report by more than 1 %; `doubt`
     names why the report is not billed, if it is not."""
 

@@ -19,7 +19,7 @@ from tokenworks.protocols.translation import Translation
 from tokenworks.snapshot.records import UpstreamRecord
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outgoing:
     """One POST: `path` is under the upstream's base URL (`rooted`: under its host), `headers` go beside ours, `codec`
     reads what is no answer."""
@@ -33,7 +33,7 @@ class Outgoing:
     """By the upstream's name, for those who are told it in the path."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Prepared(Outgoing):
     """`relay` carries the answer back; `fold` says that a stream is collected for a caller who wants one answer."""
 

@@ -8,7 +8,7 @@ import aiohttp
 from tokenworks.snapshot.records import UpstreamRecord
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Sent:
     """One POST, before the key is told: `base` is the upstream's URL, `path` is encoded and may have a query."""
 
