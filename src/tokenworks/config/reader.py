@@ -73,6 +73,7 @@ QUIRKS = (
     "continues_marked",
     "continues_prefill",
     "forced_tools_by_schema",
+    "grammars",
     "no_echo",
     "no_min_tokens",
     "no_prefill",

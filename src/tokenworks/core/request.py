@@ -37,6 +37,16 @@ class ResponseFormat:
     description: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """What the answer's text must match: a `regex`, or a grammar in the notation of llama.cpp (GBNF) or of Lark.
+    `param` is what the caller calls it; it is among the request's `own`."""
+
+    text: str
+    param: str
+    regex: bool = False
+
+
 @dataclass(slots=True)
 class Conversation:
     """The task of a chat request."""
@@ -111,6 +121,7 @@ class Request:
     body: bytes = b""
     sampling: Sampling = field(default_factory=Sampling)
     response_format: ResponseFormat | None = None
+    grammar: Grammar | None = None
     max_output_tokens: int | None = None
     n: int = 1
     logprobs: bool = False

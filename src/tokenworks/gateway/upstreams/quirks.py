@@ -14,6 +14,7 @@ continues_marked              does so when that message is marked by `prefix`
 continues_flagged             does so when the body says `continue_final_message`
 repeats_prefix                and says it again before it goes on
 no_prefill                    does not, although its protocol promises it
+grammars                      holds an answer to a regular expression or a grammar, which its protocol does not promise
 forced_tools_by_schema        `tool_choice` required or named is not enforced; a JSON schema is (forced_tools.py)
 """
 
@@ -44,6 +45,7 @@ KNOWN = frozenset(
         "continues_flagged",
         "repeats_prefix",
         "no_prefill",
+        "grammars",
     }
 )
 CONTINUES = frozenset({"continues_prefill", "continues_marked", "continues_flagged"})
@@ -57,6 +59,9 @@ def adapt(request: Request, odd: Set[str]) -> Request:
     """The request as this endpoint can honour it; the caller's own is never changed."""
     if "no_suffix" in odd and isinstance(request.task, Prompts) and request.task.suffix:
         raise InvalidRequest("This model does not fill in the middle: 'suffix' is not supported.", param="suffix")
+    if "grammars" in odd and request.grammar is not None:
+        own = [name for name in request.own if name != request.grammar.param]
+        request = replace(request, own=own, unusual=True)
     sampling = request.sampling
     if "no_min_tokens" in odd and sampling.min_tokens is not None:
         whole = request.max_output_tokens is not None and sampling.min_tokens >= request.max_output_tokens

@@ -19,8 +19,9 @@ from tokenworks.core.messages import (
     ToolMode,
     ToolResult,
 )
-from tokenworks.core.request import Conversation, Reasoning, Request, ResponseFormat, Sampling
+from tokenworks.core.request import Conversation, Grammar, Reasoning, Request, ResponseFormat, Sampling
 from tokenworks.protocols.openai_chat import types as wire
+from tokenworks.protocols.openai_chat.grammars import asked_grammar
 from tokenworks.protocols.validation import decode, members_of, named, present, top_level
 
 NAME = "openai_chat"
@@ -61,6 +62,7 @@ def decode_request(body: bytes) -> Request:
         raise InvalidRequest("'stream_options' needs 'stream' to be true.", param="stream_options")
     members = members_of(body)
     response_format, unusual_format = _response_format(wired)
+    grammar = asked_grammar(wired)
     unusual_logprobs = wired.logprobs is not None and not isinstance(wired.logprobs, bool)
     return Request(
         model="" if wired.model in PLACEHOLDERS else wired.model,
@@ -69,6 +71,7 @@ def decode_request(body: bytes) -> Request:
         body=body,
         sampling=_sampling(wired),
         response_format=response_format,
+        grammar=grammar,
         max_output_tokens=wired.max_completion_tokens or wired.max_tokens,
         n=wired.n or 1,
         logprobs=bool(wired.logprobs),
@@ -80,7 +83,7 @@ def decode_request(body: bytes) -> Request:
         user=wired.user,
         metadata=wired.metadata or {},
         ignored=named(members, members.keys() - HONOURED - OWN),
-        own=_own_parameters(wired, members, response_format),
+        own=_own_parameters(wired, members, response_format, grammar),
         timed=bool(wired.perf_metrics_in_response),
         unusual=unusual_format
         or unusual_logprobs
@@ -91,13 +94,20 @@ def decode_request(body: bytes) -> Request:
 
 
 def _own_parameters(
-    wired: wire.ChatRequest, members: dict[str, msgspec.Raw], response_format: ResponseFormat | None
+    wired: wire.ChatRequest,
+    members: dict[str, msgspec.Raw],
+    response_format: ResponseFormat | None,
+    grammar: Grammar | None,
 ) -> list[str]:
     own = named(members, members.keys() & OWN)
     if wired.modalities is not None and wired.modalities != ["text"]:
         own.append("modalities")
     if response_format is None and present(wired.response_format) and _kind(wired) != "text":
         own.append("response_format")
+    if wired.structured_outputs is not None and grammar is None:
+        own.append("structured_outputs")
+    if grammar is not None and grammar.param not in own:
+        own.append(grammar.param)
     return own
 
 

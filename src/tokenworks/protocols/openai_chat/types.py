@@ -141,7 +141,29 @@ class JsonSchemaFormat(msgspec.Struct, tag="json_schema"):
     json_schema: JsonSchema
 
 
+class RegexFormat(msgspec.Struct, tag="regex"):
+    """Together's, and SGLang's with `regex`."""
+
+    pattern: str | None = None
+    regex: str | None = None
+
+
+class GrammarFormat(msgspec.Struct, tag="grammar"):
+    """Fireworks'."""
+
+    grammar: str
+
+
+class StructuredOutputs(msgspec.Struct):
+    """vLLM's; what else it may hold is for vLLM alone."""
+
+    regex: str | None = None
+    choice: list[str] | None = None
+    grammar: str | None = None
+
+
 KnownFormat = TextFormat | JsonObjectFormat | JsonSchemaFormat
+GrammarFormats = RegexFormat | GrammarFormat
 
 
 class ReasoningOptions(msgspec.Struct):
@@ -190,6 +212,11 @@ class ChatRequest(msgspec.Struct):
     """none, auto, required; "any" for required is Mistral's word, a function's bare name TGI's way."""
     parallel_tool_calls: bool | None = None
     response_format: msgspec.Raw = msgspec.Raw()
+    structured_outputs: StructuredOutputs | None = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
+    """vLLM's, the last three as it called them before."""
     reasoning_effort: str | None = None
     reasoning: ReasoningOptions | None = None
     thinking: ThinkingOptions | None = None

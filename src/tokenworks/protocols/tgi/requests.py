@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from tokenworks.core.errors import InvalidRequest
-from tokenworks.core.request import Prompts, Request, ResponseFormat, Sampling
+from tokenworks.core.request import Grammar, Prompts, Request, ResponseFormat, Sampling
 from tokenworks.protocols.tgi import types as wire
 from tokenworks.protocols.validation import decode, members_of, top_level
 
@@ -41,6 +41,7 @@ def decode_request(body: bytes) -> Request:
         body=body,
         sampling=_sampling(given),
         response_format=response_format,
+        grammar=_regex(given.grammar),
         max_output_tokens=given.max_new_tokens or DEFAULT_MAX_NEW_TOKENS,
         logprobs=bool(given.details or given.top_n_tokens),
         top_logprobs=given.top_n_tokens or 0,
@@ -62,6 +63,14 @@ def _own(given: wire.Parameters) -> list[str]:
     if given.grammar is not None and given.grammar.type == "regex":
         names.append("grammar")
     return [f"parameters.{name}" for name in names]
+
+
+def _regex(given: wire.Grammar | None) -> Grammar | None:
+    if given is None or given.type != "regex":
+        return None
+    if not isinstance(given.value, str):
+        raise InvalidRequest("'parameters.grammar.value' of type regex is text.", param="parameters.grammar.value")
+    return Grammar(given.value, "parameters.grammar", regex=True)
 
 
 def _sampling(given: wire.Parameters) -> Sampling:

@@ -24,6 +24,7 @@ def encode_request(request: Request, model: str, *, stream: bool) -> bytes:
     chat = request.task if isinstance(request.task, Conversation) else None
     choice = chat.tool_choice if chat else None
     embed = request.task if isinstance(request.task, Embeddings) else None
+    grammar = request.grammar
     rank = request.task if isinstance(request.task, Rerank) else None
     return _ENCODE(
         wire.GenerateRequest(
@@ -35,6 +36,8 @@ def encode_request(request: Request, model: str, *, stream: bool) -> bytes:
             forced_tool=choice.name if choice else None,
             json=request.response_format is not None,
             json_schema=request.response_format.schema if request.response_format else None,
+            regex=grammar.text if grammar and grammar.regex else None,
+            grammar=grammar.text if grammar and not grammar.regex else None,
             max_tokens=request.max_output_tokens,
             n=request.n,
             sampling=_sampling(request.sampling),

@@ -79,6 +79,10 @@ class GenerateRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     json: bool = False
     """Answer with a JSON value; one that matches `json_schema` when that is set."""
     json_schema: dict[str, Any] | None = None
+    regex: str | None = None
+    """Answer with text that matches it."""
+    grammar: str | None = None
+    """Answer with text of this grammar, in the notation of llama.cpp (GBNF) or of Lark."""
     max_tokens: Positive | None = None
     n: Positive = 1
     sampling: Sampling = Sampling()

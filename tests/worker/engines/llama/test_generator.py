@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import random
+import re
 from typing import Any
 
 import pytest
@@ -132,6 +133,24 @@ def test_what_is_forced_is_not_computed_token_by_token(bench: Any, ids_of: Any) 
     assert bench.scheduler.counts.steps - before < len(ids_of(events)) / 2
 
 
+GBNF = 'root ::= ("red" | "green") " " [0-9] [0-9]'
+
+
+@pytest.mark.parametrize(
+    ("form", "pattern"),
+    [
+        ({"regex": "(yes|no), [a-z]{3}!"}, "(yes|no), [a-z]{3}!"),
+        ({"grammar": GBNF}, "(red|green) [0-9]{2}"),
+        ({"grammar": 'start: "a" | "bc" "d"'}, "a|bcd"),
+    ],
+)
+def test_an_answer_matches_its_grammar(bench: Any, text_of: Any, form: dict[str, str], pattern: str) -> None:
+    for n in range(3):
+        events = bench.ask(messages=CHAT, max_tokens=40, tenant=f"g{n}", **form)
+        assert re.fullmatch(pattern, text_of(events)), text_of(events)
+        assert next(event.reason for event in events if isinstance(event, wire.Finish)) == "stop"
+
+
 def test_a_tool_is_called_when_it_must_be(bench: Any) -> None:
     for more in ({"tool_choice": "required"}, {"forced_tool": "get_weather"}):
         events = bench.ask(messages=CHAT, tools=(TOOL,), max_tokens=80, **more)
@@ -162,6 +181,9 @@ def test_echo_gives_the_prompt_first(bench: Any, text_of: Any) -> None:
         ({"prompts": ("a",), "priority": "urgent"}, InvalidRequest, "priority"),
         ({"prompts": ("a",), "sampling": wire.Sampling(logit_bias={"x": 1.0})}, InvalidRequest, "logit_bias"),
         ({"messages": CHAT, "json_schema": {"type": "nonsense"}}, InvalidRequest, "response_format"),
+        ({"messages": CHAT, "regex": "(unclosed"}, InvalidRequest, "grammar"),
+        ({"messages": CHAT, "grammar": "root ::= ((("}, InvalidRequest, "grammar"),
+        ({"messages": CHAT, "grammar": "nothing at all"}, InvalidRequest, "grammar"),
         ({"messages": CHAT, "tools": (TOOL,), "forced_tool": "none"}, InvalidRequest, "tool_choice"),
         ({"prompts": ("a",), "resume": ((1,), (2,))}, InvalidRequest, "resume"),
         ({"prompts": ("a",), "max_tokens": 2, "resume": ((1, 2),)}, InvalidRequest, "resume"),

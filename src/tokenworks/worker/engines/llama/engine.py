@@ -38,7 +38,7 @@ class Llama(ServerEngine):
         address = self.address
         return Description(
             protocols=("worker",),
-            quirks=("continues_prefill",),
+            quirks=("continues_prefill", "grammars"),
             base_url=f"unix:{address.socket}|{wire.PREFIX}" if address.socket else f"{address.origin}{wire.PREFIX}",
             capabilities=tuple(dict.fromkeys((*self.setup.capabilities, *GENERATES))),
             context_length=self._context,

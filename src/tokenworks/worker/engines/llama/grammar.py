@@ -7,6 +7,7 @@ import llguidance
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from llguidance.gbnf_to_lark import any_to_lark
 
 from tokenworks.core.errors import InvalidRequest
 from tokenworks.worker.engines.llama.model import Model
@@ -77,19 +78,26 @@ class Grammars:
             grammar = llguidance.LLMatcher.grammar_from_json_schema(text, overrides={"whitespace_flexible": False})
         except ValueError as error:
             raise InvalidRequest(f"The JSON schema cannot be used: {error}", param="response_format") from error
-        return self._constraint(grammar, "The JSON schema cannot be used")
+        return self._constraint(grammar, "The JSON schema cannot be used", "response_format")
 
     def regex(self, pattern: str) -> "Constraint":
-        return self._constraint(llguidance.LLMatcher.grammar_from_regex(pattern), "The pattern cannot be used")
+        return self._constraint(
+            llguidance.LLMatcher.grammar_from_regex(pattern), "The pattern cannot be used", "grammar"
+        )
 
-    def lark(self, grammar: str) -> "Constraint":
-        return self._constraint(llguidance.LLMatcher.grammar_from_lark(grammar), "The grammar cannot be used")
+    def grammar(self, text: str) -> "Constraint":
+        """In the notation of llama.cpp, told by its `root ::=`, or of Lark."""
+        try:
+            lark = any_to_lark(text)
+        except Exception as error:  # the converter fails in many ways on what is not a grammar
+            raise InvalidRequest(f"The grammar cannot be used: {error}", param="grammar") from error
+        return self._constraint(llguidance.LLMatcher.grammar_from_lark(lark), "The grammar cannot be used", "grammar")
 
-    def _constraint(self, grammar: str, complaint: str) -> "Constraint":
+    def _constraint(self, grammar: str, complaint: str, param: str) -> "Constraint":
         matcher = llguidance.LLMatcher(self._tokenizer, grammar, log_level=0)
         if matcher.is_error():
             reason = str(matcher.get_error()).partition("\n")[0]
-            raise InvalidRequest(f"{complaint}: {reason}", param="response_format")
+            raise InvalidRequest(f"{complaint}: {reason}", param=param)
         return Constraint(matcher, self._width)
 
 

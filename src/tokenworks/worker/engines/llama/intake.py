@@ -139,7 +139,7 @@ class Intake:
     def _conversation(self, request: wire.GenerateRequest) -> Given:
         must = _must_call(request)
         tools = request.tools if request.tool_choice != "none" else ()
-        bounded = must or request.json or request.json_schema is not None
+        bounded = must or _bounded(request)
         thinking = False if bounded else request.thinking
         prompt = self.render(request.messages or (), tools, thinking=thinking, arguments=request.template_arguments)
         tokens = self.model.tokenize_pieces(prompt.pieces)
@@ -162,7 +162,9 @@ class Intake:
             return self._grammars.json(forced(self.template.format, request.tools, request.forced_tool).schema)
         if request.json or request.json_schema is not None:
             return self._grammars.json(request.json_schema)
-        return None
+        if request.regex is not None:
+            return self._grammars.regex(request.regex)
+        return self._grammars.grammar(request.grammar) if request.grammar is not None else None
 
     def _most(self, prompt: int, request: wire.GenerateRequest) -> int:
         """Tokens of the answer."""
@@ -220,7 +222,7 @@ class Intake:
             return None
         written = self.template.format
         tools = request.tools if request.tool_choice != "none" else ()
-        plain = not tools and (written.thoughts is None or request.json or request.json_schema is not None)
+        plain = not tools and (written.thoughts is None or _bounded(request))
         parallel = request.parallel_tool_calls and not _must_call(request)
         return None if plain else Reader(written, tools, thinking=prompt.thinking, parallel=parallel)
 
@@ -254,6 +256,11 @@ def _or(asked: Number | None, usual: Number) -> Number:
 
 def _must_call(request: wire.GenerateRequest) -> bool:
     return bool(request.tools) and (request.forced_tool is not None or request.tool_choice == "required")
+
+
+def _bounded(request: wire.GenerateRequest) -> bool:
+    """Whether the whole answer is held to a form, which leaves no room for thoughts."""
+    return request.json or any(form is not None for form in (request.json_schema, request.regex, request.grammar))
 
 
 def check(request: wire.GenerateRequest) -> None:
