@@ -18,6 +18,7 @@ from tests.gateway.conftest import KEY, Gateway, Loop, completion, key_record, r
 from tokenworks.journal.records import Opened, Settled
 from tokenworks.snapshot.records import (
     AliasRecord,
+    CredentialRecord,
     GuardrailRecord,
     LimitRecord,
     PriceRecord,
@@ -25,6 +26,7 @@ from tokenworks.snapshot.records import (
     SinkRecord,
 )
 from tokenworks.snapshot.residency import OWN
+from tokenworks.snapshot.sealing import read_cluster_key, seal
 
 CHAT = {"model": "chat", "messages": [{"role": "user", "content": "Hi"}]}
 ONLY_ALIAS, ONLY_MODEL = "sk-tw-only-alias", "sk-tw-only-model"
@@ -268,23 +270,51 @@ def test_a_slow_copy_delays_nobody_and_too_many_are_dropped_and_counted(gateway:
     wait_for(lambda: counted(gateway, "completed") == completed + 2)
 
 
-@pytest.mark.parametrize("status", [400, 401, 429, 500])
-def test_a_broken_copy_changes_nothing(gateway: Gateway, status: int) -> None:
-    """The model that answers lies at the same upstream: not even its health is touched."""
-    publish(gateway, chat(to="assistant", shadow=SHADOW))
-
+def refusing_copies(status: int) -> Any:
     async def script(request: web.Request, seen: Any) -> web.StreamResponse:
         if seen.body["model"] == "model-s":
             return web.json_response({"error": {"message": "no"}}, status=status, headers={"retry-after": "30"})
         return await completion(request, seen)
 
-    gateway.upstream.script = script
+    return script
+
+
+@pytest.mark.parametrize("status", [400, 401, 429, 500])
+def test_a_broken_copy_changes_nothing(gateway: Gateway, status: int) -> None:
+    """The model that answers lies at the same upstream: not even its health is touched."""
+    publish(gateway, chat(to="assistant", shadow=SHADOW))
+    gateway.upstream.script = refusing_copies(status)
     failed = counted(gateway, "failed")
     for number in range(3):
         answer = ask(gateway)
         assert (answer.status_code, answer.headers["x-tokenworks-attempts"]) == (200, "1")
         wait_for(lambda number=number: counted(gateway, "failed") == failed + number + 1)
     assert models_asked(gateway).count("model-s") <= 3, "one attempt each, at the most"
+
+
+def test_a_key_that_is_refused_to_a_copy_does_not_rest_for_others(gateway: Gateway) -> None:
+    state, cluster_key = gateway.control._state, read_cluster_key(gateway.directory / "cluster.key")
+    sealed = [seal(cluster_key, "upstream-a", secret) for secret in ("first", "second")]
+    keys = tuple(CredentialRecord(f"k{number}", each) for number, each in enumerate(sealed))
+    upstream = msgspec.structs.replace(state.upstreams["upstream-a"], credentials=keys)
+    upstreams = {**state.upstreams, "upstream-a": upstream}
+    publish(gateway, chat(to="assistant", shadow=SHADOW), upstreams=upstreams)
+
+    async def script(request: web.Request, seen: Any) -> web.StreamResponse:
+        if (seen.body["model"], seen.headers["Authorization"]) == ("model-s", "Bearer first"):
+            return web.json_response({"error": {"message": "no"}}, status=401)
+        return await completion(request, seen)
+
+    gateway.upstream.script = script
+    completed = counted(gateway, "completed")
+    for number in range(2):
+        assert ask(gateway).status_code == 200
+        wait_for(lambda number=number: counted(gateway, "completed") == completed + number + 1)
+    told = [(seen.body["model"], seen.headers["Authorization"].partition(" ")[2]) for seen in gateway.upstream.seen]
+    assert told == [
+        ("model-1", "first"), ("model-s", "first"), ("model-s", "second"), ("model-1", "first"), ("model-s", "second"),
+    ]  # fmt: skip
+    publish(gateway, upstreams=dict(state.upstreams))
 
 
 def test_a_copy_goes_nowhere_that_the_policy_of_the_project_forbids(gateway: Gateway) -> None:

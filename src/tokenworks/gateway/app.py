@@ -120,7 +120,7 @@ class Gateway:
         store = cache_store(where, settings.limits_timeout, settings.cache_bytes)
         self._cache = Cached(attempts, store, cluster_key)
         self._shadows = Shadows(
-            self._snapshot, self._admission, self._upstreams, journal, metrics, facts.here, self._guardrails
+            self._snapshot, self._admission, cluster_key, journal, metrics, facts.here, self._guardrails
         )
         pipeline = Pipeline(
             self._snapshot, keys, self._admission, planner, self._cache, self._shadows, limits, self._guardrails

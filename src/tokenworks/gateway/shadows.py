@@ -1,9 +1,9 @@
 """Copies of requests for a model that is tried out: nobody waits for them, sees their answers or pays for them.
 
-A copy starts once its request was answered, with what was asked and nothing of the answer. It has a planner, health
-and budgets of retries of its own, so that nothing of it changes where requests go; it is one attempt on one target;
-it is held to the project's residency policy and to the operator's limits on models and providers; what it takes is
-journaled as the operator's. When too many run it is dropped, and counted.
+A copy starts once its request was answered, with what was asked and nothing of the answer. It has a planner, health,
+connections and keys that rest of its own, so that nothing of it changes where requests go; it is one attempt on one
+target; it is held to the project's residency policy and to the operator's limits on models and providers; what it takes
+is journaled as the operator's. When too many run it is dropped, and counted.
 """
 
 import asyncio
@@ -63,7 +63,7 @@ class Shadows:
         self,
         snapshot: Subscriber,
         admission: Admission,
-        upstreams: Upstreams,
+        cluster_key: bytes,
         journal: Journal,
         metrics: Metrics,
         here: Here,
@@ -73,10 +73,10 @@ class Shadows:
         self._admission = admission
         self._guardrails = guardrails
         self._count = metrics.shadows
-        standings = Health()
-        self._planner = Planner(Facts(upstreams.in_flight, standings, here=here))
+        standings, self._upstreams = Health(), Upstreams(cluster_key)
+        self._planner = Planner(Facts(self._upstreams.in_flight, standings, here=here))
         meter = Meter(journal, Metrics())  # the others count what callers asked for
-        self._attempts = Attempts(upstreams, meter, standings, self._planner.answered)
+        self._attempts = Attempts(self._upstreams, meter, standings, self._planner.answered)
         self._running: Counter[str] = Counter()
         self._bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -101,6 +101,7 @@ class Shadows:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._upstreams.close()
 
     @contextlib.contextmanager
     def _copied(self, copy: Copy) -> Iterator[None]:

@@ -45,5 +45,7 @@ def test_a_version_stays_as_it_was_made(with_database, backend):
             assert await aliases.newest(connection, from_file=True) == {"a": made[0]}
             assert await aliases.dates(connection) == {"a": 1_001, "b": 1_001}
             assert await aliases.find(connection, "b", 2) is None
+            assert await aliases.recent(connection, "a", "", 10, 1_000) == []
+            assert await aliases.recent(connection, "a", "m", 10, 1_000) == []
 
     with_database(work)

@@ -43,6 +43,7 @@ class CountTokens:
         read_headers(request, exchange.header_texts())
         state = self._snapshot.state
         request = vocabulary.choices(request, state, caller)[0]
+        exchange.named(request.via)
         target = self._planner.plan(request, caller, state)[0]
         upstream = state.upstreams[target.upstream]
         request = await self._guardrails.allowed(request, caller, state)
