@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 
+from msgspec.structs import replace as replace_record
+
 from tokenworks.core import request_ids
 from tokenworks.core.caller import Caller
 from tokenworks.core.errors import ContentRefused, Unavailable
@@ -82,7 +84,7 @@ class Guardrails:
             request = replace(request, logprobs=False, top_logprobs=0, ignored=[*request.ignored, "logprobs"])
         request = replace(request, guarded=_alike(records, session.placeholders.found if restores else {}))
         watch = Watch(session, after, restores, summary(session.fired), _told(records, session))
-        return replace(asked, request=request), watch
+        return replace_record(asked, request=request), watch
 
     async def allowed(self, request: Request, caller: Caller, state: State) -> Request:
         """What may be told of a request whose answer nobody looks at. Raises as `before`."""
