@@ -14,6 +14,9 @@ from rich.console import Console
 from benchmarks.processes import SERVER_CORE, free_port, planes, process
 
 LITELLM, PORTKEY = "litellm[proxy]==1.100.0", "@portkey-ai/gateway@1.15.2"
+HONO = "1.14.0"
+"""Of @hono/node-server. Portkey's own range takes newer ones, and from 1.14.2 on it answers every stream with 500
+(https://github.com/Portkey-AI/gateway/issues/1389)."""
 CACHE = Path(os.environ.get("TOKENWORKS_CACHE_DIR", ".cache")).resolve() / "bench"
 
 
@@ -103,11 +106,12 @@ def _litellm() -> Path:
 
 
 def _portkey() -> Path:
-    folder = CACHE / "portkey"
+    folder = CACHE / f"portkey-{PORTKEY.rpartition('@')[2]}-{HONO}"
     server = folder / "node_modules" / "@portkey-ai" / "gateway" / "build" / "start-server.js"
     if not server.exists():
         with Console(stderr=True).status(f"installing {PORTKEY} into {CACHE}"):
             folder.mkdir(parents=True, exist_ok=True)
+            (folder / "package.json").write_text(json.dumps({"overrides": {"@hono/node-server": HONO}}))
             _run(["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder), PORTKEY])
     return server
 
