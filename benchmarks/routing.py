@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tokenworks.core.caller import Caller
+from tokenworks.core.routing import Preferences
 from tokenworks.core.usage import Usage
 from tokenworks.gateway.routing.aliases import resolved
 from tokenworks.gateway.routing.observed import Observed
@@ -69,6 +70,8 @@ def main() -> None:
 
     reading = each(REQUESTS, lambda: read(body, ()))
     kept = each(REQUESTS, lambda: planner.plan(request, CALLER, state))
+    wishes = Preferences(sort="price", ignore=("p1",), zdr=False, regions=("eu",), max_latency={0.5: 3.0})
+    wished = each(REQUESTS, lambda: planner.plan(replace(request, routing=wishes), CALLER, state))
     full = each(20, lambda: judge(request, CALLER, state, facts))
     named = replace(state, aliases={alias.name: alias for alias in ALIASES})
     resolving = each(REQUESTS, lambda: resolved("chat", request, CALLER, named))
@@ -76,6 +79,7 @@ def main() -> None:
     for column in ("", "µs", "target"):
         table.add_column(column, justify="right" if column else "left")
     table.add_row("a plan, comparisons included as they come", f"{kept:.0f}", f"{TARGET:.0f}")
+    table.add_row("the same for a caller with wishes of its own", f"{wished:.0f}", f"{TARGET:.0f}")
     table.add_row("a full comparison, made every 0.1 s at most", f"{full:.0f}", "")
     table.add_row("a virtual model: three rules, a canary, weights", f"{resolving:.1f}", f"{RESOLVED:.0f}")
     table.add_row("looking for words about routing in a body", f"{reading:.2f}", "")

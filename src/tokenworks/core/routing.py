@@ -1,6 +1,6 @@
 """What a caller or an operator wants of whoever answers: who may, in which order, and by what they are weighed."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 
 ORDER, PRICE, LATENCY, THROUGHPUT, BALANCED = "order", "price", "latency", "throughput", "balanced"
@@ -31,3 +31,21 @@ class Preferences:
     zdr: bool = False
     quantizations: tuple[str, ...] = ()
     regions: tuple[str, ...] = ()
+
+    @property
+    def wishes(self) -> Hashable:
+        """The same for requests that want the same of a model's targets."""
+        bounds = (self.max_price, self.max_latency, self.min_throughput)
+        return (
+            self.order,
+            self.only,
+            self.ignore,
+            self.allow_fallbacks,
+            self.sort,
+            *(tuple(each.items()) for each in bounds),
+            self.require_parameters,
+            self.deny_data_collection,
+            self.zdr,
+            self.quantizations,
+            self.regions,
+        )

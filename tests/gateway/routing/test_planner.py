@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -319,6 +320,27 @@ def test_the_first_one_stays_first_until_another_is_clearly_better() -> None:
 def test_one_in_a_hundred_explores() -> None:
     planner = Planner(Facts(), draw=lambda: 0.005)
     assert planned(planner, fleet(A, B, C, sort="price", a=priced(1), b=priced(2), c=priced(3)))[0] == "b"
+
+
+@given(st.lists(WISHES, min_size=2, max_size=4), st.lists(LABELS, min_size=1, max_size=4))
+def test_what_is_kept_for_one_callers_wishes_is_nobody_elses(
+    wishes: list[Preferences], labels: list[UpstreamRecord]
+) -> None:
+    """Through one planner, again and again, everybody gets what a planner that keeps nothing would say."""
+    upstreams = [msgspec.structs.replace(each, id=f"u{n}", provider=f"u{n}") for n, each in enumerate(labels)]
+    state = fleet(*upstreams, sort="balanced")
+    planner = Planner(Facts(), clock=lambda: 1.0, draw=lambda: 0.5)
+
+    def who(plan: Any) -> Any:
+        try:
+            return {target.upstream for target in plan()}
+        except TokenworksError as error:
+            return error.message
+
+    for wanted in wishes * 2:
+        request = asked(routing=wanted)
+        told = who(partial(planner.plan, request, CALLER, state))
+        assert told == who(partial(plan, request, CALLER, state, Facts()))
 
 
 def test_a_warm_cache_is_kept_while_it_is_cheaper() -> None:

@@ -72,7 +72,8 @@ class Planner:
 
     def _ranking(self, request: Request, caller: Caller, state: State) -> list[Judged]:
         """Not kept where the request itself decides who is able."""
-        if request.routing is not None:
+        wanted = request.routing
+        if wanted is not None and wanted.require_parameters:
             return judge(request, caller, state, self.facts)
         find_model(request.model, caller, state, request.via)  # the ranking may be another key's
         now = self._clock()
@@ -80,7 +81,8 @@ class Planner:
         tenant = (caller.organization_id, caller.project_id)  # prices may be their own
         able_to = (type(request.task), *needed(request))
         alias = request.via.alias if request.via is not None else ""  # so may its prices
-        key = (request.model, alias, size, request.max_output_tokens, tenant, caller.regions, able_to)
+        wishes = None if wanted is None else wanted.wishes
+        key = (request.model, alias, size, request.max_output_tokens, tenant, caller.regions, able_to, wishes)
         kept = self._rankings.get(key)
         if kept is not None and kept[1] is state and now < kept[0]:
             judged = list(kept[2])
@@ -88,7 +90,8 @@ class Planner:
                 least_busy_first(judged, self.facts)  # by now
             return judged
         judged = judge(request, caller, state, self.facts)
-        if not request.ignored:  # what it reports of a request is part of the judgement
+        compared = wanted is None or any(each.score is not None for each in judged)  # else it is quickly made anew
+        if compared and not request.ignored:  # what it reports of a request is part of the judgement
             self._rankings[key] = (now + RANKING_SECONDS, state, judged)
             if len(self._rankings) > MOST_RANKINGS:
                 self._rankings.popitem(last=False)
