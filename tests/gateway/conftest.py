@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -330,9 +330,14 @@ def state_for(port: int, revision: int = 1, cluster_key: bytes = b"", **changes:
     return State.of(revision=revision, keys=keys, models=models, upstreams=upstreams)
 
 
+PROGRAM = ("-m", "tokenworks.gateway")
+
+
 @contextlib.contextmanager
-def running_gateway(loop: Loop, *options: str, secret: str = "", **changes: Any) -> Iterator[Gateway]:
-    """`secret` is the cluster's, of 64 hex digits, where several gateways share one."""
+def running_gateway(
+    loop: Loop, *options: str, secret: str = "", program: Sequence[str] = PROGRAM, **changes: Any
+) -> Iterator[Gateway]:
+    """`secret` is the cluster's, of 64 hex digits, where several gateways share one; `program` what Python runs."""
     with tempfile.TemporaryDirectory(prefix="tw-") as name:
         directory = Path(name)
         (directory / "cluster.key").write_text(secret or secrets.token_hex(32))
@@ -341,7 +346,7 @@ def running_gateway(loop: Loop, *options: str, secret: str = "", **changes: Any)
         upstream = Upstream(loop)
         control = ControlStub(loop, directory, state_for(upstream.port, cluster_key=cluster_key, **changes))
         port = free_port()
-        command = [sys.executable, "-m", "tokenworks.gateway", "--control", control.address]
+        command = [sys.executable, *program, "--control", control.address]
         command += ["--data-dir", f"{directory}/gateway", "--cluster-key-file", f"{directory}/cluster.key"]
         command += ["--port", str(port), *options]
         process = start_process(command, f"http://127.0.0.1:{port}", directory / "gateway.log")

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import itertools
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,9 +20,16 @@ from tokenworks.snapshot.records import LimitRecord
 
 KEY = "sk-tw-test-key"
 KEY_ID = f"key_{hashlib.sha256(KEY.encode()).hexdigest()[:8]}"
+CLIENT = httpx2.Client(timeout=20)
 DAY = 86_400
 WINDOWS = itertools.count(DAY + 1)
 """A window that no other test has counted in."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def closed() -> Iterator[None]:
+    with CLIENT:
+        yield
 
 
 @pytest.fixture
@@ -40,7 +48,7 @@ def limited(gateway: Any) -> Iterator[Callable[..., None]]:
 def ask(gateway: Any, **members: Any) -> httpx2.Response:
     body = {"model": "assistant", "messages": [{"role": "user", "content": "Hi"}], **members}
     headers = {"Authorization": f"Bearer {KEY}"}
-    return httpx2.post(f"{gateway.url}/v1/chat/completions", headers=headers, json=body, timeout=20)
+    return CLIENT.post(f"{gateway.url}/v1/chat/completions", headers=headers, json=body)
 
 
 def slow(seconds: float) -> Any:
@@ -151,42 +159,102 @@ def in_one_write(count: int) -> Any:
     return script
 
 
-STREAMS: dict[str, tuple[str, dict[str, Any], str, str]] = {
+def texts(count: int, pause: float) -> Any:
+    """The same of an upstream that completes texts."""
+
+    async def script(request: web.Request, seen: Any) -> web.StreamResponse:
+        def piece(text: str, finish: str | None = None) -> bytes:
+            choice = {"index": 0, "text": text, "finish_reason": finish}
+            return b"data: " + json.dumps({"id": "c", "created": 1, "choices": [choice]}).encode() + b"\n\n"
+
+        words = [piece(f"w{number} ") for number in range(count)]
+        words = words if pause else [b"".join(words)]
+        return await stream(request, [*words, piece("", "stop"), b"data: [DONE]\n\n"], pause=pause)
+
+    return script
+
+
+HI = [{"role": "user", "content": "Hi"}]
+USAGE = {"stream_options": {"include_usage": True}}
+STREAMS: dict[str, tuple[str, dict[str, Any], str, str, str]] = {
     "openai_chat": (
         "/v1/chat/completions",
-        {"stream_options": {"include_usage": True}},
+        {"messages": HI, **USAGE},
         '"finish_reason":"length"',
         '"completion_tokens":40',
+        "data: [DONE]",
     ),
-    "anthropic_messages": ("/v1/messages", {"max_tokens": 5000}, '"stop_reason":"max_tokens"', '"output_tokens":40'),
+    "openai_completions": (
+        "/v1/completions",
+        {"model": "texts", "prompt": "Hi", "max_tokens": 5000, **USAGE},
+        '"finish_reason":"length"',
+        '"completion_tokens":40',
+        "data: [DONE]",
+    ),
+    "anthropic_messages": (
+        "/v1/messages",
+        {"messages": HI, "max_tokens": 5000},
+        '"stop_reason":"max_tokens"',
+        '"output_tokens":40',
+        'data: {"type":"message_stop"}',
+    ),
     "openai_responses": (
         "/v1/responses",
         {"input": "Hi", "store": False},
         '"reason":"max_output_tokens"',
         '"output_tokens":40',
+        "",
+    ),
+    "groq_chat": (
+        "/openai/v1/chat/completions",
+        {"messages": HI},
+        '"finish_reason":"length"',
+        '"completion_tokens":40',
+        "data: [DONE]",
+    ),
+    "fireworks_chat": (
+        "/inference/v1/chat/completions",
+        {"messages": HI, **USAGE},
+        '"finish_reason":"length"',
+        '"completion_tokens":40',
+        "data: [DONE]",
+    ),
+    "fireworks_completions": (
+        "/inference/v1/completions",
+        {"model": "texts", "prompt": "Hi", "max_tokens": 5000, **USAGE},
+        '"finish_reason":"length"',
+        '"completion_tokens":40',
+        "data: [DONE]",
+    ),
+    "tgi": (
+        "/generate_stream",
+        {"inputs": "Hi", "parameters": {"adapter_id": "texts", "max_new_tokens": 5000}},
+        '"finish_reason":"length"',
+        '"generated_tokens":40',
+        "",
     ),
 }
+"""By surface: its path, what is asked, how a maximum is told there, how the usage, and how a stream ends."""
 
 
 @pytest.mark.parametrize("surface", STREAMS)
-@pytest.mark.parametrize("script", [talking(200, 0.002), in_one_write(200)], ids=["slow", "in one write"])
-def test_a_stream_ends_cleanly_when_a_strict_limit_ends(gateway: Any, limited: Any, surface: str, script: Any) -> None:
-    path, members, finish, usage = STREAMS[surface]
+@pytest.mark.parametrize("pause", [0.002, 0.0], ids=["slow", "in one write"])
+def test_a_stream_ends_cleanly_when_a_strict_limit_ends(gateway: Any, limited: Any, surface: str, pause: float) -> None:
+    path, members, finish, usage, end = STREAMS[surface]
     limited(LimitRecord("key", KEY_ID, None, "output_tokens", 40, window=next(WINDOWS), strict=True))
-    gateway.upstream.script = script
-    body = {"model": "assistant", "stream": True, **members}
-    if "input" not in members:
-        body["messages"] = [{"role": "user", "content": "Hi"}]
+    gateway.upstream.script = talking(200, pause) if pause else in_one_write(200)
+    if surface in ("openai_completions", "fireworks_completions", "tgi"):
+        gateway.upstream.script = texts(200, pause)
+    body = members if surface == "tgi" else {"model": "assistant", "stream": True, **members}
     headers = {"Authorization": f"Bearer {KEY}"}
-    answer = httpx2.post(f"{gateway.url}{path}", headers=headers, json=body, timeout=20)
-    assert answer.status_code == 200
+    answer = CLIENT.post(f"{gateway.url}{path}", headers=headers, json=body)
+    assert answer.status_code == 200, answer.text
     assert finish in answer.text
     assert usage in answer.text, answer.text[-700:]
     assert "w39 " in answer.text
     assert "w40 " not in answer.text
-    if surface == "openai_chat":
-        assert ": the limit of key" in answer.text
-        assert answer.text.rstrip().endswith("data: [DONE]")
+    assert ": the limit of key" in answer.text or surface in ("openai_responses", "anthropic_messages")
+    assert answer.text.rstrip().endswith(end)
     settled = gateway.control.settled(answer.headers["x-tokenworks-request-id"])
     assert (settled.usage.output, settled.outcome, settled.finish_reason) == (40, "completed", "length")
     refused = ask(gateway, max_tokens=20)

@@ -15,8 +15,15 @@ from tokenworks.snapshot.records import LimitRecord
 
 KEY = "sk-tw-test-key"
 KEY_ID = f"key_{hashlib.sha256(KEY.encode()).hexdigest()[:8]}"
+CLIENT = httpx2.Client(timeout=20)
 PLAIN = LimitRecord("key", KEY_ID, None, "requests", 1_000, window=86_400)
 BUDGET = LimitRecord("project", "proj_1", None, "spend_nano_usd", 10**12, period="total")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def closed() -> Iterator[None]:
+    with CLIENT:
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +46,7 @@ def enforce(gateway: Any, *limits: LimitRecord) -> None:
 def ask(gateway: Any, **members: Any) -> httpx2.Response:
     body = {"model": "assistant", "messages": [{"role": "user", "content": "Hi"}], **members}
     headers = {"Authorization": f"Bearer {KEY}"}
-    return httpx2.post(f"{gateway.url}/v1/chat/completions", headers=headers, json=body, timeout=20)
+    return CLIENT.post(f"{gateway.url}/v1/chat/completions", headers=headers, json=body)
 
 
 def settled(server: LimitServer) -> None:
@@ -49,11 +56,11 @@ def settled(server: LimitServer) -> None:
 
 
 def ready(gateway: Any) -> Any:
-    return httpx2.get(f"{gateway.url}/readyz", timeout=20).json()
+    return CLIENT.get(f"{gateway.url}/readyz").json()
 
 
 def degraded_metric(gateway: Any) -> str:
-    lines = httpx2.get(f"{gateway.url}/metrics", timeout=20).text.splitlines()
+    lines = CLIENT.get(f"{gateway.url}/metrics").text.splitlines()
     return next(line for line in lines if line.startswith("tokenworks_limits_degraded "))
 
 
