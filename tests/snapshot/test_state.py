@@ -11,6 +11,7 @@ from tokenworks.snapshot.records import (
     CredentialRecord,
     Delta,
     Full,
+    GuardrailRecord,
     KeyRecord,
     LimitRecord,
     ModelRecord,
@@ -60,11 +61,15 @@ _limits = st.lists(
 )
 _sinks = st.lists(st.builds(SinkRecord, _name, st.sampled_from(["", "eu"]), retention=st.none() | st.just(0)))
 _residency = st.lists(st.builds(ResidencyRecord, _name, st.none() | st.just(("eu",)), no_training=st.booleans()))
+_guardrails = st.lists(
+    st.builds(GuardrailRecord, _name, st.sampled_from(["redactor", "http"]), st.integers(0, 3), keys=st.tuples(_name))
+)
 _state = st.builds(
-    lambda keys, models, upstreams, limits, own, residency, sinks: replace(
+    lambda keys, models, upstreams, limits, own, residency, sinks, guardrails: replace(
         State.of(keys=keys, models=models, upstreams=upstreams, limits=limits, own_keys=own),
         residency={policy.id: policy for policy in residency},
         sinks={sink.name: sink for sink in sinks},
+        guardrails={each.name: each for each in guardrails},
     ),
     _keys,
     _models,
@@ -73,6 +78,7 @@ _state = st.builds(
     _own_keys,
     _residency,
     _sinks,
+    _guardrails,
 )
 
 

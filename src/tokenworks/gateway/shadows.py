@@ -95,6 +95,8 @@ class Shadows:
         if copy is None:
             return _NONE
         copy.request.task, copy.request.body = guarded.task, guarded.body
+        copy.request.user, copy.request.metadata = guarded.user, guarded.metadata
+        copy.request.options = guarded.options
         return self._copied(copy)
 
     async def stop(self) -> None:

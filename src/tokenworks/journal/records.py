@@ -122,8 +122,8 @@ class Settled(msgspec.Struct, tag="settled", frozen=True, omit_defaults=True):
     """What the upstream reported, where that is not `usage`."""
     counted: UsageRecord | None = None
     """What we counted ourselves, where it differs from the report by more than 1 %."""
-    guardrails: dict[str, int] = {}
-    """What guardrails found, as `name:action:entity`, and how often. Never the text."""
+    guardrails: str = ""
+    """What guardrails found and how often, as `name:action:entity=count`, several with a comma. Never the text."""
 
 
 Record = Opened | Progress | Settled

@@ -48,6 +48,7 @@ def test_every_field_of_a_row(recorded):
         "upstream_model": "m-1",
         "stream": True,
         "residency": None,
+        "guardrails": None,
         "alias": "",
         "alias_version": 0,
         "shadow": False,

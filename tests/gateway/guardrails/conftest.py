@@ -1,7 +1,7 @@
 """A real gateway with guardrails, and an upstream that speaks every protocol: its bytes are written by the codecs."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from tokenworks.core.events import Event, Finished, FinishReason, Started, TextD
 from tokenworks.core.request import Conversation, Prompts, Request
 from tokenworks.core.usage import Usage
 from tokenworks.protocols import codec
-from tokenworks.snapshot.records import GuardrailRecord, PolicyRecord, ResidencyRecord, UpstreamRecord
+from tokenworks.snapshot.records import AliasRecord, GuardrailRecord, PolicyRecord, ResidencyRecord, UpstreamRecord
 from tokenworks.snapshot.sealing import read_cluster_key
 
 PROTOCOLS = {
@@ -79,7 +79,11 @@ class Guarded:
         self._first = gateway.control._state
 
     def use(
-        self, *guardrails: GuardrailRecord, policy: PolicyRecord | None = None, residency: ResidencyRecord | None = None
+        self,
+        *guardrails: GuardrailRecord,
+        policy: PolicyRecord | None = None,
+        residency: ResidencyRecord | None = None,
+        aliases: Sequence[AliasRecord] = (),
     ) -> None:
         """These, in their order, and no others; returns when they are in force."""
         control = self.gateway.control
@@ -96,7 +100,14 @@ class Guarded:
             for name, each in self._first.upstreams.items()
         }
         held = {} if residency is None else {residency.id: residency}
-        state = replace(control._state, residency=held, guardrails=named, models=models, upstreams=upstreams)
+        state = replace(
+            control._state,
+            aliases={each.name: each for each in aliases},
+            residency=held,
+            guardrails=named,
+            models=models,
+            upstreams=upstreams,
+        )
         if state == control._state:
             return
         revision = state.revision + 1

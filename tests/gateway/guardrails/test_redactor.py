@@ -7,11 +7,11 @@ from typing import Any
 import openai
 import pytest
 from anthropic import Anthropic, BadRequestError
-from tests.gateway.conftest import KEY
+from tests.gateway.conftest import KEY, wait_for
 from tests.gateway.guardrails.conftest import CARD, MAIL, Guarded, pii, saying, words
 
 from tokenworks.core.events import Event, FinishReason, ReasoningDelta, TextDelta, ToolCallDelta
-from tokenworks.snapshot.records import PolicyRecord
+from tokenworks.snapshot.records import AliasRecord, PolicyRecord
 
 PROMPT = f"Write to {MAIL} and pay with {CARD}; {MAIL} answers."
 SECRET = f"It is {MAIL}, and the card is {CARD}. Call +44 20 7946 0958!"
@@ -156,7 +156,7 @@ def test_the_journal_and_the_metrics_tell_what_fired_and_no_text(guarded: Guarde
     answer = guarded.ask(messages=[{"role": "user", "content": PROMPT}])
     assert answer.json()["choices"][0]["message"]["content"] == "No, [EMAIL_1] and [EMAIL_2]."
     settled = guarded.settled(answer)
-    assert settled.guardrails == {"pii:redact:EMAIL": 4, "pii:redact:CREDIT_CARD": 1}
+    assert settled.guardrails == "pii:redact:CREDIT_CARD=1,pii:redact:EMAIL=4"
     assert (settled.usage.input, settled.usage.output) == (12, 3)
     metrics = guarded.metrics()
     assert 'tokenworks_guardrails_total{action="redact",entity="EMAIL",guardrail="pii",phase="after"}' in metrics
@@ -168,12 +168,12 @@ def test_the_journal_and_the_metrics_tell_what_fired_and_no_text(guarded: Guarde
     assert refused.json()["error"]["code"] == "content_policy_violation"
     settled = guarded.settled(refused)
     assert (settled.outcome, settled.status, settled.charge) == ("failed", 400, 0)
-    assert settled.guardrails == {"pii:block:CREDIT_CARD": 1, "pii:block:EMAIL": 2}
+    assert settled.guardrails == "pii:block:CREDIT_CARD=1,pii:block:EMAIL=2"
 
     guarded.use(pii(action="log"))
     answer = guarded.ask(messages=[{"role": "user", "content": PROMPT}])
     assert MAIL in guarded.sent
-    assert guarded.settled(answer).guardrails["pii:log:EMAIL"] == 4
+    assert guarded.settled(answer).guardrails == "pii:log:CREDIT_CARD=1,pii:log:EMAIL=4"
 
 
 def test_every_other_byte_of_the_body_stays(guarded: Guarded) -> None:
@@ -295,6 +295,17 @@ def test_a_cached_answer_is_given_to_nobody_whose_secret_it_is_not(guarded: Guar
     assert asked("bob@example.org") == ("Hello [EMAIL_1]!", "hit")
     guarded.use(policy=policy)
     assert asked("[EMAIL_1]") == ("Hello [EMAIL_1]!", "miss")
+
+
+def test_copies_of_requests_are_looked_at_as_requests_are(guarded: Guarded) -> None:
+    seen = guarded.gateway.upstream.seen
+    alias = AliasRecord("chat", 1, 1, {"to": "assistant", "shadow": {"to": "org/with/slashes", "percent": 100}})
+    guarded.say("ok")
+    guarded.use(pii(phase="before"), aliases=[alias])
+    assert guarded.ask(model="chat", messages=[{"role": "user", "content": PROMPT}]).status_code == 200
+    wait_for(lambda: len(seen) == 2)
+    assert [each.body["model"] for each in seen] == ["model-1", "model-2"]
+    assert all(each.body["messages"][0]["content"].startswith("Write to [EMAIL_1] and pay") for each in seen)
 
 
 def test_whom_it_applies_to_and_in_which_order(guarded: Guarded) -> None:

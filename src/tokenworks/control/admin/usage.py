@@ -72,6 +72,9 @@ class Attempt(BaseModel):
     residency: str | None = Field(
         description="Which residency policies held for it, and the labels of the upstream that prove them."
     )
+    guardrails: str | None = Field(
+        description="What guardrails found, as `name:action:entity=count`, several with a comma; never the text."
+    )
     first_token_ns: int | None
     duration_ns: int | None
 
@@ -137,7 +140,7 @@ def _cursor(after: str | None) -> tuple[str, int] | None:
 def _attempt(row: Mapping[str, Any], costs: bool) -> Attempt:
     tokens = {name: row[name] for name in Tokens.model_fields}
     derived = {"id", "object", "opened_at", "settled_at", "outcome", "usage", "estimated", "charge_usd"}
-    derived |= {"reported", "counted", "cost", "cost_price", "residency"}
+    derived |= {"reported", "counted", "cost", "cost_price", "residency", "guardrails"}
     return Attempt(
         id=f"{row['request_id']}:{row['attempt']}",
         opened_at=row["opened_ns"] // 1_000_000_000,
@@ -146,6 +149,7 @@ def _attempt(row: Mapping[str, Any], costs: bool) -> Attempt:
         usage=Tokens(**tokens),
         estimated=bool(row["estimated"]),
         residency=row["residency"] or None,
+        guardrails=row["guardrails"] or None,
         charge_usd=nano_to_usd(row["charge"]),
         cost=row["cost"] if costs else None,
         cost_price=row["cost_price"] if costs else None,

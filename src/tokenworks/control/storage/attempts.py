@@ -29,7 +29,7 @@ _IDENTITY = {"request_id": "request_id", "attempt": "attempt"}
 _COUNTED = {**{kind: f"usage.{kind}" for kind in KINDS}, "charge": "charge", "cost": "cost"}
 _PRICED = ("price", "cost_price")
 _OTHER = ("reported", "counted")
-_ENDED = ("outcome", "status", "error", "finish_reason", "first_token_ns", "duration_ns", "estimated")
+_ENDED = ("outcome", "status", "error", "finish_reason", "first_token_ns", "duration_ns", "estimated", "guardrails")
 _WHO_AND_WHERE = (
     "key_id", "project_id", "organization_id", "protocol", "model", "upstream", "provider", "upstream_model", "stream",
     "batch", "tier", "residency", "alias", "alias_version", "alias_seed", "shadow",

@@ -287,6 +287,7 @@ usage = Table(
     Column("rolled", Boolean(create_constraint=False), nullable=False, server_default=false()),  # in usage_hourly
     Column("posting", BigInteger),  # the ledger's charges for it (storage/charges.py)
     Column("residency", Text, nullable=False, server_default=""),  # evidence: which policies it kept, by which labels
+    Column("guardrails", Text, nullable=False, server_default=""),  # what they found, as journal/records.py has it
     Index("ix_usage_opened_ns", "opened_ns"),
     Index("ix_usage_organization", "organization_id", "opened_ns"),
     # Attempts under way, and what ingest has to roll up: always few.

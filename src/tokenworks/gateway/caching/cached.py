@@ -22,6 +22,7 @@ from tokenworks.gateway.edge.exchange import Exchange
 from tokenworks.gateway.edge.headers import Answerer, strict
 from tokenworks.gateway.failover.attempts import Attempts
 from tokenworks.gateway.failover.route import Route
+from tokenworks.gateway.guardrails.base import line
 from tokenworks.gateway.metering.attempt import CACHE
 from tokenworks.journal.records import Settled
 from tokenworks.protocols.base import Observation
@@ -125,7 +126,8 @@ class Cached:
         asked, exchange, meter, kept = route.asked, delivery.exchange, self._attempts.meter, found.kept
         charge = kept.charge * round(route.model.policy.cache_price * PARTS) // PARTS
         proven = evidence(route.policies, route.upstreams[kept.upstream]) if route.policies else ""
-        attempt = meter.repeat(asked, asked.first_attempt, kept.model, charge, kept.finish_reason, proven)
+        fired = line(route.watch.fired) if route.watch is not None else ""
+        attempt = meter.repeat(asked, asked.first_attempt, kept.model, charge, kept.finish_reason, proven, fired)
         route.hold.add(attempt)
         await meter.journal.commit()
         await route.hold.settle()

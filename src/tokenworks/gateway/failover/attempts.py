@@ -19,6 +19,7 @@ from tokenworks.gateway.failover.route import Route
 from tokenworks.gateway.failover.trying import Try, settle
 from tokenworks.gateway.failover.turns import Turns
 from tokenworks.gateway.guardrails.answer import Watched
+from tokenworks.gateway.guardrails.base import line
 from tokenworks.gateway.metering.attempt import Attempt, Meter
 from tokenworks.gateway.upstreams.counting import count_tokens
 from tokenworks.gateway.upstreams.http import Upstreams
@@ -177,7 +178,7 @@ class _Run:
             watched.observation = attempt.observation
         elif watch.looks:
             watched = Watched(watch, self._delivery.codec, self._route.asked.request, attempt.observation)
-        attempt.guardrails = lambda: dict(before + (watched.fired if watched is not None else Counter()))
+        attempt.guardrails = lambda: line(before + (watched.fired if watched is not None else Counter()))
         return watched
 
     def _prepare(

@@ -46,6 +46,10 @@ def summary(fired: Counter[tuple[str, str, str]]) -> Counter[str]:
     return Counter({":".join(part for part in parts if part): count for parts, count in sorted(fired.items())})
 
 
+def line(found: Counter[str]) -> str:
+    return ",".join(f"{name}={count}" for name, count in sorted(found.items()))
+
+
 class Stage(Protocol):
     """One hook's look at one answer."""
 

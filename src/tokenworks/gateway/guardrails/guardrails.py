@@ -15,7 +15,7 @@ from tokenworks.core.caller import Caller
 from tokenworks.core.errors import ContentRefused, Unavailable
 from tokenworks.core.request import Conversation, Prompts, Request
 from tokenworks.gateway.admission.residency import require
-from tokenworks.gateway.guardrails.base import AFTER, BEFORE, Hook, Session, Stage, summary
+from tokenworks.gateway.guardrails.base import AFTER, BEFORE, Hook, Session, Stage, line, summary
 from tokenworks.gateway.metering.attempt import Asked, Meter
 from tokenworks.protocols.texts import edited_request
 from tokenworks.snapshot.records import GuardrailRecord
@@ -75,7 +75,7 @@ class Guardrails:
         try:
             request, hooks = await self._looked_at(session, records, request, state)
         except ContentRefused as error:
-            self._meter.refuse(asked, error, summary(session.fired))
+            self._meter.refuse(asked, error, line(summary(session.fired)))
             raise
         told = isinstance(request.task, Conversation | Prompts)
         after = tuple(hook for hook in hooks if hook.record.phase != BEFORE and told)

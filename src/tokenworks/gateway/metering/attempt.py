@@ -88,17 +88,25 @@ class Meter:
         return Attempt(self, record, asked, Rating(price, cost, upstream.region, upstream.local), carried)
 
     def repeat(
-        self, asked: "Asked", number: int, model: str, charge: int, finish_reason: str, residency: str = ""
+        self,
+        asked: "Asked",
+        number: int,
+        model: str,
+        charge: int,
+        finish_reason: str,
+        residency: str = "",
+        guardrails: str = "",
     ) -> "Attempt":
         """An attempt that the cache answers, opened and settled: it costs us nothing and the caller `charge`
         nano-dollars for a request; no token was made. JournalFull as in `open`."""
         record = self._opened(asked, number, (CACHE, CACHE, model), residency=residency)
         price = Price({"priced_requests": charge * UNITS_PER_RATE}, id=CACHE)
         attempt = Attempt(self, record, asked, Rating(price, None), 0)
+        attempt.guardrails = lambda: guardrails
         attempt.repeat(finish_reason)
         return attempt
 
-    def refuse(self, asked: "Asked", error: TokenworksError, guardrails: dict[str, int]) -> None:
+    def refuse(self, asked: "Asked", error: TokenworksError, guardrails: str) -> None:
         """An attempt that a guardrail did not let leave, opened and settled: it costs nobody anything."""
         record = self._opened(asked, asked.first_attempt, (GUARDRAIL, GUARDRAIL, ""))
         attempt = Attempt(self, record, asked, Rating(Price({"priced_requests": 0}, id=GUARDRAIL), None), 0)
@@ -167,7 +175,7 @@ class Attempt:
         self.position = 0
         """In the journal, of the record after its settlement."""
         self.settled: Settled | None = None
-        self.guardrails: Callable[[], dict[str, int]] = dict
+        self.guardrails: Callable[[], str] = str
         """What they found."""
         self._meter = meter
         self._opened = opened
