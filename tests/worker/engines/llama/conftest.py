@@ -28,7 +28,7 @@ class Bench:
                 "context": 1024,
                 "threads": 2,
                 "batch": 256,
-                "step": 0.15,
+                "step": 0.08,
                 "queue": 64,
                 "cache": 64 * MEBIBYTE,
                 "gpu_layers": 0,

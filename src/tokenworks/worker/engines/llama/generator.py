@@ -22,7 +22,7 @@ from tokenworks.worker.engines.llama.intake import Given, Intake, check
 from tokenworks.worker.engines.llama.kernel import Kernel, KernelFailed
 from tokenworks.worker.engines.llama.measuring import Measuring, Vectors
 from tokenworks.worker.engines.llama.model import LoadFailed, Model
-from tokenworks.worker.engines.llama.options import SMALLEST_STEP, Plan
+from tokenworks.worker.engines.llama.options import Plan, smallest_step
 from tokenworks.worker.engines.llama.pace import Pace
 from tokenworks.worker.engines.llama.runner import Runner
 from tokenworks.worker.engines.llama.scheduling.prefixes import Prefixes
@@ -82,7 +82,7 @@ class Generator(GeneratingEngine):
         prefixes = Prefixes(cache, self._intake.public() if cache else (), shelf=self._disk)
         if self._disk is not None:
             await asyncio.to_thread(self._disk.bring_back, prefixes)
-        least = kernel.slots + SMALLEST_STEP
+        least = smallest_step(kernel.slots)
         scheduler = self._scheduler(kernel, prefixes, least)
         pace = Pace(least, max(least, min(plan.batch, kernel.batch)), plan.step)
         self._runner = Runner(kernel, scheduler, pace, self._die)
@@ -109,7 +109,7 @@ class Generator(GeneratingEngine):
     def _load(self, weights: Path) -> None:
         plan = self._plan
         model = self._model = Model(weights, gpu_layers=plan.gpu_layers)
-        batch = max(plan.batch, plan.slots + SMALLEST_STEP)
+        batch = max(plan.batch, smallest_step(plan.slots))
         self._kernel = Kernel(model, slots=plan.slots, capacity=plan.context, batch=batch, threads=plan.threads)
         source = plan.template if plan.template is not None else model.chat_template
         special = [model.text_of(token) for token in sorted(model.special | model.ends)]

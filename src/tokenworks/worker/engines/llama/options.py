@@ -15,8 +15,9 @@ SLOT_SHARE = 8
 """Slots may take one part in so many of the machine's memory ..."""
 CACHE_SHARE = 8
 """... and so may the cache of prefixes beside them."""
-SMALLEST_STEP = 32
-"""Tokens of prompts that a step has room for beside the generating sequences, however slow the machine."""
+LEAST_PROMPT = 16
+"""Tokens of prompts that a step has room for beside the generating sequences, however slow the machine; more with many
+slots, as prompts would else be computed later than slots get free."""
 MEBIBYTE = 1 << 20
 DIGEST = 64
 """Characters of the name of a cached file."""
@@ -34,7 +35,7 @@ class Options(msgspec.Struct, frozen=True):
     threads: Count | None = None
     batch: Annotated[int, msgspec.Meta(ge=32)] = 512
     """The most tokens of one step."""
-    step: Annotated[float, msgspec.Meta(gt=0)] = 0.15
+    step: Annotated[float, msgspec.Meta(gt=0)] = 0.08
     """Seconds that a step may take with prompts in it: the longest that they hold others up."""
     queue: Count = 512
     """Sequences that may wait; more are refused."""
@@ -102,6 +103,11 @@ def context(options: Options, metadata: Metadata, known: int | None, memory: int
         affordable = memory // SLOT_SHARE // options.slots // per_token // 256 * 256
         found = min(found, max(affordable, SMALLEST_CONTEXT))
     return found
+
+
+def smallest_step(slots: int) -> int:
+    """Tokens that a step has room for at least."""
+    return slots + max(LEAST_PROMPT, slots // 2)
 
 
 def cache(options: Options, memory: int) -> int:

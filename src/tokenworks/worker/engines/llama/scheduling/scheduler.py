@@ -21,8 +21,9 @@ CHUNK = 16
 """Tokens of a prompt that are worth a place in a step."""
 UNFAIR = 2048
 """Tokens by which a running tenant may be ahead of a waiting one before it gives up a slot."""
-LEAST_RUN = 8
-"""Tokens that a sequence samples before another tenant may take its slot."""
+LEAST_RUN = 1
+"""Tokens that a sequence samples before another tenant may take its slot: it gets on, however often that happens. More
+would make whoever arrives beside a crowd that just began wait for all of it."""
 PURGE = 1024
 """Submissions between two looks for tenants that are gone."""
 
