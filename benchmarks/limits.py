@@ -20,6 +20,7 @@ from tests.gateway.limits.test_traffic import CALLERS, GATEWAYS, LIMITS, gateway
 from benchmarks.processes import (
     LOAD_CORE,
     SERVER_CORE,
+    cpu_seconds,
     free_port,
     nginx_config,
     planes,
@@ -35,7 +36,7 @@ from tokenworks.journal.writer import Journal
 from tokenworks.snapshot.records import UpstreamRecord
 from tokenworks.telemetry.metrics import Metrics
 
-REQUESTS, CHUNKS, ABORTED, ROUNDS = 4_000, 20, 10_000, 12
+REQUESTS, CHUNKS, ABORTED, ROUNDS, SECONDS = 4_000, 20, 10_000, 12, 2
 TARGET_CPU, TARGET_MS = 60, 0.35
 FOUR = [
     limit("concurrency", 1_000, scope="project"),
@@ -195,13 +196,18 @@ def _rate(console: Console) -> None:
             with planes(directory / "a", offered, gateway_core=SERVER_CORE, control_core=LOAD_CORE) as running:
                 url = f"{running.url}/v1/chat/completions"
                 rates: dict[str, list[float]] = {"off": [], "on": []}
+                costs: dict[str, list[float]] = {"off": [], "on": []}
                 wrk(url, 16, 1, directory, key=running.key)
                 for turn in range(6):
                     mode = ("off", "on")[turn % 2]
                     _limit(running, on=mode == "on")
-                    rates[mode].append(wrk(url, 16, 2, directory, key=running.key).rate)
+                    begun = cpu_seconds(running.gateway.pid)
+                    rates[mode].append(rate := wrk(url, 16, SECONDS, directory, key=running.key).rate)
+                    costs[mode].append((cpu_seconds(running.gateway.pid) - begun) / (rate * SECONDS) * 1e6)
     off, on = statistics.median(rates["off"]), statistics.median(rates["on"])
     console.print(f"gateway at 16 connections: {off:,.0f} req/s without limits, {on:,.0f} with four: {on / off:.1%}")
+    off, on = statistics.median(costs["off"]), statistics.median(costs["on"])
+    console.print(f"CPU of a whole request there: {off:.0f} us without limits, {on:.0f} us with four")
 
 
 def _limit(running: Any, *, on: bool) -> None:
