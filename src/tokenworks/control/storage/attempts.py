@@ -61,6 +61,7 @@ class AttemptWriter:
         statement, plain = _compile(_upsert_settled(insert), SETTLED, dialect)
         self._settled = statement, _with_counts(plain)
         self._whole = _compile(_upsert_whole(insert), WHOLE, dialect)
+        self._touch = _compile(_touch(), {name: name for name in _Used._fields}, dialect)
 
     def write(self, connection: Connection, records: Sequence[Record]) -> None:
         opened = [record for record in records if type(record) is Opened]
@@ -71,11 +72,11 @@ class AttemptWriter:
             (self._opened, [record for record in opened if (record.request_id, record.attempt) not in whole]),
             (self._progress, [record for record in records if type(record) is Progress]),
             (self._settled, [record for record in settled if (record.request_id, record.attempt) not in whole]),
+            (self._touch, _used(opened)),
         ):
             if chosen:
                 connection.exec_driver_sql(statement, [row(record) for record in chosen])
         rollup.advance(connection)
-        _touch_keys(connection, opened)
 
     def advance(self, connection: Connection, gateway_id: str, position: int) -> None:
         statement = self._insert(gateway_positions).values(gateway_id=gateway_id, next_sequence=position)
@@ -196,8 +197,26 @@ def _with_counts(plain: _Row) -> _Row:
 _JSON = msgspec.json.Encoder().encode
 
 
-def _touch_keys(connection: Connection, opened: Sequence[Any]) -> None:
+class _Used(NamedTuple):
+    """A key, when it was used, and what its `last_used_at` is if that is worth writing down."""
+
+    key_id: str
+    at: int
+    before: int
+
+
+def _used(opened: Sequence[Any]) -> list[_Used]:
+    """In the order of the keys, so that two writers never wait for each other in a circle."""
     used = {record.key_id: record.at // 1_000_000_000 for record in opened}
-    for key_id, at in used.items():
-        stale = api_keys.c.last_used_at.is_(None) | (api_keys.c.last_used_at <= at - LAST_USED_SECONDS)
-        connection.execute(update(api_keys).where(api_keys.c.id == key_id, stale).values(last_used_at=at))
+    return [_Used(key_id, at, at - LAST_USED_SECONDS) for key_id, at in sorted(used.items())]
+
+
+def _touch() -> Any:
+    key_id, at, before = (
+        bindparam(name, type_=column.type)
+        for name, column in zip(
+            _Used._fields, (api_keys.c.id, api_keys.c.last_used_at, api_keys.c.last_used_at), strict=True
+        )
+    )
+    stale = api_keys.c.last_used_at.is_(None) | (api_keys.c.last_used_at <= before)
+    return update(api_keys).where(api_keys.c.id == key_id, stale).values(last_used_at=at)
