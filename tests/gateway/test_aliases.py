@@ -333,6 +333,21 @@ def test_a_copy_goes_nowhere_that_the_policy_of_the_project_forbids(gateway: Gat
     assert models_asked(gateway) == ["ours"]
 
 
+def test_a_copy_goes_nowhere_that_the_caller_forbids(gateway: Gateway) -> None:
+    """Who may answer in his place is his to say, and so is who may keep his words."""
+    state = gateway.control._state
+    quiet = msgspec.structs.replace(state.upstreams["replica-2"], retention=0)
+    publish(gateway, chat(to="ours", shadow=SHADOW), upstreams={**state.upstreams, quiet.id: quiet})
+    failed, completed = counted(gateway, "failed"), counted(gateway, "completed")
+    assert ask(gateway, provider={"zdr": True}).status_code == 200
+    wait_for(lambda: counted(gateway, "failed") == failed + 1)
+    assert models_asked(gateway) == ["ours"]
+    assert ask(gateway, provider={"only": ["local/llama"]}).status_code == 200
+    wait_for(lambda: counted(gateway, "completed") == completed + 1)
+    assert models_asked(gateway) == ["ours", "ours", "model-s"]
+    publish(gateway, upstreams=dict(state.upstreams))
+
+
 def test_a_copy_says_what_guardrails_of_both_models_let_go_on(gateway: Gateway) -> None:
     """What was taken out of the request is not in its copy, and what was refused is not copied."""
     emails = GuardrailRecord("emails", "redactor", models=("assistant",), entities=("email",))

@@ -33,6 +33,13 @@ class Preferences:
     regions: tuple[str, ...] = ()
 
     @property
+    def privacy(self) -> "Preferences | None":
+        """What holds for everybody who gets the request, also where nobody waits for his answer. None: nothing."""
+        if not (self.zdr or self.deny_data_collection or self.regions):
+            return None
+        return Preferences(zdr=self.zdr, deny_data_collection=self.deny_data_collection, regions=self.regions)
+
+    @property
     def wishes(self) -> Hashable:
         """The same for requests that want the same of a model's targets."""
         bounds = (self.max_price, self.max_latency, self.min_throughput)

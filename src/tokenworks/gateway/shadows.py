@@ -2,8 +2,9 @@
 
 A copy starts once its request was answered, with what was asked and nothing of the answer. It has a planner, health,
 connections and keys that rest of its own, so that nothing of it changes where requests go; it is one attempt on one
-target; it is held to the project's residency policy and to the operator's limits on models and providers; what it takes
-is journaled as the operator's. When too many run it is dropped, and counted.
+target; it is held to the project's residency policy, to what the caller says of privacy (zdr, data_collection, region),
+and to the operator's limits on models and providers; what it takes is journaled as the operator's. When too many run it
+is dropped, and counted.
 """
 
 import asyncio
@@ -145,7 +146,8 @@ class Shadows:
         further = resolve(via.shadow, state.alias, facts(request, caller, time.time()))
         request.model = further.model if further is not None else via.shadow
         request.via = via._replace(model=request.model)
-        request.routing, request.tenant = None, f"shadow {request.tenant}"
+        request.routing = request.routing.privacy if request.routing is not None else None
+        request.tenant = f"shadow {request.tenant}"
         [target, *_] = self._planner.plan(request, caller, state)
         request = await self._guarded(copy, state)
         targets = [replace(target, price=target.cost)]  # limits of money count what it costs
