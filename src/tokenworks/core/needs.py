@@ -5,15 +5,23 @@ from collections.abc import Iterator
 from tokenworks.core.messages import Image
 from tokenworks.core.request import Conversation, Embeddings, Request, Rerank
 
+OF_TASKS: dict[type, str] = {Embeddings: "embeddings", Rerank: "rerank"}
+REFUSED = {
+    "embeddings": ("make embeddings", "model"),
+    "rerank": ("rank documents", "model"),
+    "tools": ("call tools", "tools"),
+    "vision": ("read images", "messages"),
+    "json_schema": ("follow a JSON schema", "response_format"),
+}
+"""What a model without the capability cannot do, and the parameter that asks for it. Reasoning can be left out."""
+
 
 def needed(request: Request) -> Iterator[str]:
     """Capabilities, by the names that models and upstreams state them."""
     task = request.task
-    if isinstance(task, Embeddings):
-        yield "embeddings"
-    elif isinstance(task, Rerank):
-        yield "rerank"
-    elif isinstance(task, Conversation):
+    if (of_task := OF_TASKS.get(type(task))) is not None:
+        yield of_task
+    if isinstance(task, Conversation):
         if task.tools:
             yield "tools"
         if any(isinstance(part, Image) for message in task.messages for part in message.parts):

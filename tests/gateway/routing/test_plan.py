@@ -20,11 +20,16 @@ IMAGE = [{"type": "image_url", "image_url": {"url": "https://example.com/a.png"}
 
 def planned(protocol: str, members: dict[str, Any], capabilities: tuple[str, ...], **facts: Any) -> Request:
     request = codec(protocol).decode_request(json.dumps({"model": "m", **members}).encode())
+    request.model = request.model or "m"
     model = ModelRecord("m", 1, (TargetRecord("u", "m"),), capabilities=capabilities, **facts)
     upstream = UpstreamRecord("u", "local/u", ("worker",), "http://u", local=True)
     state = State.of(revision=1, keys=[], models=[model], upstreams=[upstream])
     assert [target.upstream for target in plan(request, CALLER, state, Facts())] == ["u"]
     return request
+
+
+GRAMMAR = {"type": "json", "value": {"type": "object", "properties": {}}}
+"""Of a text completion: an engine that follows it says so, as for chat."""
 
 
 def chat(**members: Any) -> dict[str, Any]:
@@ -38,6 +43,7 @@ def chat(**members: Any) -> dict[str, Any]:
         ("openai_chat", chat(tools=[{"type": "function", "function": {"name": "f"}}]), "tools", "tools"),
         ("openai_chat", chat(response_format={"type": "json_object"}), "response_format", "json_schema"),
         ("groq_chat", chat(response_format={"type": "json_object"}), "response_format", "json_schema"),
+        ("tgi_generate", {"inputs": "x", "parameters": {"grammar": GRAMMAR}}, "response_format", "json_schema"),
         ("openai_embeddings", {"input": "x"}, "model", "embeddings"),
         ("rerank", {"query": "x", "documents": ["y"]}, "model", "rerank"),
     ],

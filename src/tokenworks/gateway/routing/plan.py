@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from tokenworks.core.aliases.records import Resolution
 from tokenworks.core.caller import Caller
 from tokenworks.core.errors import InvalidRequest, NotFound, PermissionDenied, TokenworksError, Unavailable
-from tokenworks.core.messages import Image
+from tokenworks.core.needs import OF_TASKS, REFUSED, needed
 from tokenworks.core.price import Tariff
-from tokenworks.core.request import Conversation, Embeddings, Request, Rerank
+from tokenworks.core.request import Request
 from tokenworks.core.routing import ORDER
 from tokenworks.core.target import RouteLimits, Target
 from tokenworks.core.usage import BYTES_PER_TOKEN
@@ -200,32 +200,22 @@ def tariff(request: Request, model: ModelRecord, caller: Caller, state: State) -
 def default_model(task: type, caller: Caller, state: State) -> ModelRecord:
     """What answers a request that names no model: of those that can do the task, the service's default."""
     allowed = [m for m in state.models.values() if caller.models is None or m.name in caller.models]
-    needed = _CAPABILITIES.get(task)
-    able = [model for model in allowed if needed is None or needed[0] in model.capabilities]
+    capability = OF_TASKS.get(task)
+    able = [model for model in allowed if capability is None or capability in model.capabilities]
     chosen = [model for model in able if model.default] or able or [model for model in allowed if model.default]
     if not chosen:
         raise InvalidRequest("No model was named and this service has no default one.", param="model")
     return chosen[0]
 
 
-_CAPABILITIES = {Embeddings: ("embeddings", "make embeddings"), Rerank: ("rerank", "rank documents")}
-
-
 def _require_capabilities(request: Request, model: ModelRecord) -> None:
     """Replicas of ours say what their model can do; a provider's endpoint judges for itself."""
     if not model.capabilities:
         return
-    if (needed := _CAPABILITIES.get(type(request.task))) and needed[0] not in model.capabilities:
-        raise InvalidRequest(f"The model '{model.name}' cannot {needed[1]}.", param="model")
-    if not isinstance(request.task, Conversation):
-        return
-    parts = [part for message in request.task.messages for part in message.parts]
-    if "vision" not in model.capabilities and any(isinstance(part, Image) for part in parts):
-        raise InvalidRequest(f"The model '{model.name}' cannot read images.", param="messages")
-    if "tools" not in model.capabilities and request.task.tools:
-        raise InvalidRequest(f"The model '{model.name}' cannot call tools.", param="tools")
-    if "json_schema" not in model.capabilities and request.response_format is not None:
-        raise InvalidRequest(f"The model '{model.name}' cannot follow a JSON schema.", param="response_format")
+    for capability in needed(request):
+        if capability not in model.capabilities and capability in REFUSED:
+            what, param = REFUSED[capability]
+            raise InvalidRequest(f"The model '{model.name}' cannot {what}.", param=param)
 
 
 def _fit(request: Request, model: ModelRecord) -> None:
