@@ -121,6 +121,11 @@ PROVIDER = '[providers.a]\nprotocol = "openai_chat"\nbase_url = "http://a"\n'
         ('[models.m]\nengine = "echo"\nlimits.total = 0', 3, "out of range"),
         ('[models.m]\nengine = "echo"\nlimits.total = true', 3, "not a boolean"),
         ('[models.m]\nengine = "echo"\nlimits.total = 1e400', 3, "1e400 seconds is out of range"),
+        (
+            '[providers.p]\nbase_url = "http://a/v1"\nprotocol = "openai_chat"\ncosts.m = {gpu_second = 1}',
+            4,
+            "never counted",
+        ),
         ('[models.m]\nengine = "echo"\nprice.input = -0.1', 3, "-0.1 USD is out of range"),
         ('[models.m]\nengine = "echo"\nprice.input = 0.12345678901234567890123456789012345678901', 3, "finer"),
         ('[models.m]\nengine = "echo"\nprice.input = 1e-400', 3, "finer"),
@@ -332,8 +337,10 @@ policy = st.builds(
     cache_max=st.integers(0, 10**9),
     cache_price=st.floats(0, 1),
 )
+OURS = "gpu_ms"
+"""The kind that has no price where others answer."""
 tokens = {STATED[key][0]: nano for key in ("input", "output", "cached_input", "cache_write_1h", "reasoning")}
-units = {kind: nano.map(factor.__mul__) for kind, factor in STATED.values() if factor > 1}
+units = {kind: nano.map(factor.__mul__) for kind, factor in STATED.values() if factor > 1 and kind != OURS}
 optional = {kind: rate for kind, rate in (tokens | units).items() if kind not in ("input", "output")}
 price = st.fixed_dictionaries({"input": nano, "output": nano}, optional=optional) | st.fixed_dictionaries(units)
 
@@ -352,6 +359,7 @@ def configurations(draw: st.DrawFn) -> Configuration:
                 targets=tuple(draw(st.lists(target, min_size=1, max_size=3, unique=True))), **shared
             )
         else:
+            shared["price"] |= draw(st.just({}) | st.fixed_dictionaries({OURS: nano.map((1_000).__mul__)}))
             models[key] = ModelConfig(
                 engine=draw(st.sampled_from(sorted(ENGINES))),
                 weights=draw(st.none() | st.just("file:/a b.gguf")),

@@ -6,7 +6,10 @@ Each test names the complaint: cached tokens (litellm#9812, #11364, #11789, #148
 
 import asyncio
 import http.client
+import io
 import json
+import wave
+from base64 import b64encode
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,6 +37,8 @@ CONDITIONS = (
 CLAUDE = {"input": 4_000 * MILLION, "cached_input": 400 * MILLION, "cache_write": 5_000 * MILLION}
 CLAUDE |= {"cache_write_1h": 8_000 * MILLION, "output": 20_000 * MILLION}
 THINKS = {"input": 0, "output": 400 * MILLION, "reasoning": 3_500 * MILLION}
+SEES = {"input": 0, "output": 0, "images": 2_000_000 * MILLION, "audio_ms": 100 * MILLION, "gpu_ms": MILLION}
+"""0.002 USD an image, 0.0001 USD a second of sound, 0.000001 USD a millisecond of ours."""
 COST = {"input": 1_000 * MILLION, "output": 5_000 * MILLION}
 
 
@@ -48,6 +53,8 @@ def priced(state: State) -> State:
         model("sol", "upstream-a", CHAT, CONDITIONS),
         model("opus", "upstream-m", CLAUDE),
         model("thinks", "upstream-a", THINKS, (WhenRecord({"output": DOUBLE}, tier="priority"),)),
+        model("sees", "upstream-a", SEES),
+        model("claude-sees", "upstream-m", SEES),
         model("speech", "upstream-a", {"priced_requests": 3 * MILLION * MILLION, "input": 0, "output": 0}),
     ]
     kept = [msgspec.structs.replace(each, default=False) for each in state.models.values()]
@@ -316,3 +323,63 @@ def test_an_upstream_that_reports_nothing_is_counted_and_says_so(seller: Any) ->
     told = json.loads(reply.body)["usage"]
     assert (told["input_tokens"], told["output_tokens"]) == (1_004, 1_000)
     assert told["cost_nano_usd"] == bill.charge == 1_004 * 2_000 + 1_000 * 10_000
+
+
+IMAGE = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+SOUND = {"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}
+
+
+def wav_of(seconds: int) -> str:
+    made = io.BytesIO()
+    with wave.open(made, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(1)
+        file.setframerate(8_000)
+        file.writeframes(bytes(8_000 * seconds))
+    return b64encode(made.getvalue()).decode()
+
+
+def test_images_and_sound_are_billed_by_what_was_sent(seller: Any) -> None:
+    sound = {**SOUND, "input_audio": {"data": wav_of(3), "format": "wav"}}
+    timed = tokens(10, 1) | {"prompt_tokens_details": {"audio_tokens": 4, "image_tokens": 5}}
+    bill = billed(seller, "sees", timed, messages=[{"role": "user", "content": [IMAGE, sound, IMAGE]}])
+    assert (bill.usage.images, bill.usage.audio_ms, bill.usage.gpu_ms) == (2, 3_000, 0)
+    assert bill.charge == 2 * 2_000_000 + 3_000 * 100
+    assert (bill.reported, bill.counted, bill.estimated) == (None, None, False), "it is what the upstream reported"
+
+
+def test_images_of_other_protocols_cost_the_same(seller: Any) -> None:
+    source = {"type": "base64", "media_type": "image/png", "data": "aGk="}
+    messages = [{"role": "user", "content": [{"type": "image", "source": source}]}]
+    asked = {"model": "sees", "max_tokens": 9, "messages": messages}
+    seller.upstream.script = reporting(tokens(10, 1))
+    items = [{"role": "user", "content": [{"type": "input_image", "image_url": "data:image/png;base64,aGk="}]}]
+    for path, body in (("/v1/messages", asked), ("/v1/responses", {"model": "sees", "store": False, "input": items})):
+        reply = post(seller, body, path)
+        assert reply.status == 200, reply.body
+        bill = seller.control.settled(reply.headers["x-request-id"])
+        assert (bill.usage.images, bill.charge) == (1, 2_000_000), path
+
+
+def test_a_failed_attempt_charges_no_image(seller: Any) -> None:
+    async def script(request: web.Request, seen: Any) -> web.StreamResponse:
+        return web.json_response({"error": {"message": "too big"}}, status=400)
+
+    seller.upstream.script = script
+    reply = post(seller, {"model": "sees", "messages": [{"role": "user", "content": [IMAGE]}]})
+    assert reply.status == 400
+    bill = seller.control.settled(reply.headers["x-request-id"])
+    assert (bill.usage, bill.charge, bill.cost) == (UsageRecord(), 0, 0)
+
+
+def test_what_a_strangers_machine_says_it_took_is_no_gpu_of_ours(seller: Any) -> None:
+    async def script(request: web.Request, seen: Any) -> web.StreamResponse:
+        answer = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "word"}}
+        told = {"id": "c", "created": 1, "model": "up-1", "choices": [answer], "usage": tokens(10, 1)}
+        return web.json_response({**told, "timings": {"prompt_ms": 5.5, "predicted_ms": 100}})
+
+    seller.upstream.script = script
+    reply = post(seller, {"model": "sees", "messages": [{"role": "user", "content": "Hi"}]})
+    bill = seller.control.settled(reply.headers["x-request-id"])
+    assert (bill.usage.gpu_ms, bill.charge) == (0, 0)
+    assert bill.reported == UsageRecord(input=10, output=1, gpu_ms=106)

@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from tokenworks.core.events import UsageReport, Working
+from tokenworks.protocols import codec
+
 LONG = " ".join(str(number) for number in range(40))
 
 
@@ -39,6 +42,11 @@ class Echo:
     def complete(body: bytes) -> bool:
         return b"finish" in body and b"usage" in body
 
+    @staticmethod
+    def busy(body: bytes) -> tuple[int, int]:
+        """Milliseconds that it computed, as it told them last on the way and at its end."""
+        return _busy(codec("worker"), body)
+
 
 class LlamaServer:
     path = "/v1/completions"
@@ -47,6 +55,7 @@ class LlamaServer:
         self.arguments = ("--model", "m", "--engine", "llama_server", "--weights", f"file:{weights}")
         self.arguments += ("--option", "slots=4", "--option", "context=1024")
         self.body = {"prompt": "Once upon a time", "max_tokens": 80, "ignore_eos": True, "stream": True}
+        self.body["stream_options"] = {"include_usage": True}
 
     @staticmethod
     def socket(worker: Any) -> Path:
@@ -62,12 +71,18 @@ class LlamaServer:
     def complete(body: bytes) -> bool:
         return b'"finish_reason":"length"' in body and body.rstrip().endswith(b"[DONE]")
 
+    @staticmethod
+    def busy(body: bytes) -> tuple[int, int]:
+        at_the_end = _busy(codec("openai_completions"), body)[1]
+        return at_the_end, at_the_end  # it tells nothing on the way
+
 
 class Llama:
     path = "/worker/v1/generate"
     socket = staticmethod(LlamaServer.socket)
     kill = staticmethod(LlamaServer.kill)
     complete = staticmethod(Echo.complete)
+    busy = staticmethod(Echo.busy)
 
     def __init__(self, weights: Path) -> None:
         self.arguments = ("--model", "m", "--engine", "llama", "--weights", f"file:{weights}")
@@ -99,7 +114,11 @@ def test_it_gets_ready_and_says_so(kind: Any, start: Callable[..., Any], control
     assert control.states() == ["starting", "ready"]
     assert control.tokens == {f"Bearer {token}"}
     assert worker.metric('tokenworks_worker_state{state="ready"}') == 1
-    assert kind.complete(ask(worker, kind))
+    begun = time.monotonic()
+    answer = ask(worker, kind)
+    assert kind.complete(answer)
+    told, busy = kind.busy(answer)
+    assert 0 < told <= busy <= 1000 * (time.monotonic() - begun) + 1, "its share of a machine that nobody else uses"
 
 
 def test_a_dead_engine_comes_back_and_its_reason_is_told(
@@ -190,6 +209,14 @@ def test_an_address_in_use_is_told_and_waited_for(kind: Any, start: Callable[...
     assert re.search(r"the agent does not start: unix:\S+ is in use by another process; next try in 0.2 s", log)
     assert first.stop() == 0
     second.until_state("ready")
+
+
+def _busy(protocol: Any, body: bytes) -> tuple[int, int]:
+    events = protocol.stream_reader().feed(body)
+    told = [event.gpu_ms for event in events if isinstance(event, Working)]
+    assert told == sorted(told)
+    (report,) = [event.usage for event in events if isinstance(event, UsageReport)]
+    return (told or [0])[-1], report.gpu_ms
 
 
 def _until_logged(worker: Any, text: str) -> str:

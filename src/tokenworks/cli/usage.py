@@ -41,6 +41,9 @@ def usage(
     shadow: Annotated[
         bool | None, typer.Option("--shadow/--no-shadow", help="Only copies that a virtual model had made, or none.")
     ] = None,
+    byok: Annotated[
+        bool | None, typer.Option("--byok/--no-byok", help="Only what went with keys that projects brought, or none.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many attempts to list, newest first.")] = 20,
     url: Url = DEFAULT_URL,
     key: Key = None,
@@ -51,7 +54,9 @@ def usage(
 
     VIA is the upstream that answered; FIRST and TOTAL are seconds to its first token and to its end.
     """
-    wanted = {"start": since, "end": until, "model": model, "key_id": key_id, "alias": alias, "shadow": shadow}
+    wanted = {"start": since, "end": until, "model": model, "key_id": key_id, "alias": alias, "shadow": shadow} | {
+        "byok": byok
+    }
     query = {name: str(value) for name, value in wanted.items() if value is not None}
     client = connection.administrator(url, key, data_dir)
 
@@ -93,7 +98,7 @@ def _row(attempt: dict[str, Any]) -> tuple[object, ...]:
     return (
         output.when(attempt["opened_at"]),
         _named(attempt),
-        attempt["upstream"],
+        f"{attempt['upstream']} (own key)" if attempt["byok"] else attempt["upstream"],
         _input(tokens),
         f"{tokens['output']}{'~' if attempt['estimated'] else ''}",
         _seconds(attempt["first_token_ns"]),

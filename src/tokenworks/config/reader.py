@@ -25,7 +25,7 @@ from tokenworks.config.records import (
 from tokenworks.config.values import Bad, Check
 from tokenworks.core.aliases import reading
 from tokenworks.core.aliases.resolving import cycle
-from tokenworks.core.price import STATED, unclear
+from tokenworks.core.price import STATED, unclear, uncounted
 from tokenworks.core.routing import SORTS
 from tokenworks.core.target import Policy, RouteLimits
 
@@ -325,7 +325,7 @@ class _Reader:
             "targets": lambda value: self._targets((*path, "targets"), value, providers),
             "limits": lambda value: RouteLimits(**self._keys((*path, "limits"), value, LIMITS)),
             "policy": lambda value: Policy(**self._keys((*path, "policy"), value, POLICY)),
-            "price": lambda value: self._rates((*path, "price"), value),
+            "price": lambda value: (self._bought if "targets" in table else self._rates)((*path, "price"), value),
             "engine": self._engine,
             "weights": values.string,
             "guardrails": values.words,
@@ -381,7 +381,14 @@ class _Reader:
     def _costs(self, path: KeyPath, value: Any) -> dict[str, dict[str, int]]:
         if not isinstance(value, dict):
             raise Bad(f'must be a table, not {values.type_name(value)}; write {{"model" = {{input = 1, output = 2}}}}')
-        return {name: self._rates((*path, name), table) for name, table in value.items()}
+        return {name: self._bought((*path, name), table) for name, table in value.items()}
+
+    def _bought(self, path: KeyPath, value: Any) -> dict[str, int]:
+        """Rates of what others answer."""
+        rates = self._rates(path, value)
+        if problem := uncounted(rates):
+            self._problem((*path, "gpu_second"), f"{_dotted(path)} {problem}")
+        return rates
 
     def _options(self, path: KeyPath, value: Any, check: Check[Any] = values.plain) -> dict[str, Any]:
         if not isinstance(value, dict):

@@ -97,6 +97,13 @@ class UsageReport:
 
 
 @dataclass(slots=True)
+class Working:
+    """How long an engine of ours has computed for this answer so far, in milliseconds. For the meter alone."""
+
+    gpu_ms: int
+
+
+@dataclass(slots=True)
 class Finished:
     reason: FinishReason
     index: int = 0
@@ -134,5 +141,15 @@ class Failed:
 
 
 Event = (
-    Started | TextDelta | ReasoningDelta | ToolCallDelta | Vector | Ranked | UsageReport | Finished | Timing | Failed
+    Started
+    | TextDelta
+    | ReasoningDelta
+    | ToolCallDelta
+    | Vector
+    | Ranked
+    | UsageReport
+    | Working
+    | Finished
+    | Timing
+    | Failed
 )

@@ -73,11 +73,14 @@ class Foreign:
     """Content that only its own protocol knows (a file, audio, a search result): `raw` is its JSON as it came.
 
     It passes unchanged to an upstream of the same protocol; any other codec refuses it by its `type`.
+    `images` and `audio_ms` are what of it is sold beside tokens: pictures, milliseconds of sound.
     """
 
     protocol: str
     type: str
     raw: bytes
+    images: int = 0
+    audio_ms: int = 0
 
 
 Part = Text | Image | ToolCall | ToolResult | Thinking | Foreign

@@ -49,6 +49,13 @@ def unclear(rates: Mapping[str, int]) -> str | None:
     return f"states no rate for {missing[0]}; write 0 if that is free" if missing else None
 
 
+def uncounted(rates: Mapping[str, int]) -> str | None:
+    """Why nobody can charge these rates where others answer."""
+    if rates.get("gpu_ms"):
+        return "states gpu_second, which only engines of ours tell: what others compute is never counted"
+    return None
+
+
 BATCH = "batch"
 BYOK = "byok"
 """The version of the price of attempts that a caller's own provider account pays for: nothing."""
@@ -191,6 +198,8 @@ class Price:
         return cell
 
 
+OWN_KEY = Price({"input": 0, "output": 0}, id=BYOK)
+"""Of attempts with a key that the caller's project brought."""
 _PARTS = {
     "input": ("input_audio", "input_image"),
     "output": ("reasoning", "output_audio", "output_image"),

@@ -111,6 +111,7 @@ class Request:
     what its caller says of it to the gateway alone: metadata, and which conversation it belongs to. `via` is how the
     name of a virtual model became `model`. `shadow` tells that it is the copy of another, whose answer nobody sees.
     `may_end` tells that the gateway may have to end the answer before the model does.
+    `images` are those that its body holds beside the task.
     `timed` asks for a `Timing` with the answer. `batch` tells that it is a line of a batch. `tenant` is the project of
     the caller: engines of ours give tenants fair shares and keep what they computed for one from all others.
     """
@@ -135,6 +136,7 @@ class Request:
     ignored: list[str] = field(default_factory=list)
     own: list[str] = field(default_factory=list)
     unusual: bool = False
+    images: int = 0
     timed: bool = False
     batch: bool = False
     may_end: bool = False

@@ -19,8 +19,8 @@ class Usage:
     `input` excludes what was read from or written to a prompt cache (Anthropic's meaning); OpenAI's
     `prompt_tokens` is `prompt`. Parts: `cache_write_1h` of `cache_write` (kept for an hour or longer),
     `input_audio` and `input_image` of `input`, `reasoning`, `output_audio` and `output_image` of `output`.
-    The parts of one kind are disjoint. Units are counted where they are sold: requests (where the
-    price has a fee for each), milliseconds of audio, images, milliseconds of a GPU.
+    The parts of one kind are disjoint. Units: requests (where the price has a fee for each), milliseconds
+    of audio and images that were sent to the upstream, milliseconds that an engine of ours computed.
     """
 
     input: int = 0

@@ -21,6 +21,7 @@ from tokenworks.core.events import (
     Timing,
     ToolCallDelta,
     UsageReport,
+    Working,
 )
 from tokenworks.core.request import Request
 from tokenworks.core.usage import Usage
@@ -43,7 +44,8 @@ class Ability(type(Protocol)):  # type: ignore[misc]
 @dataclass(slots=True)
 class Observation:
     """What went by so far. `deltas` counts pieces of output: about one token each on engines of ours. `size` is that of
-    their text in characters; `prompt` what the beginning of a stream told of its input.
+    their text in characters; `prompt` what the beginning of a stream told of its input; `gpu_ms` how long an engine of
+    ours has computed so far, where it tells.
 
     `clock` tells how long it took so far: protocols have no clock of their own."""
 
@@ -51,6 +53,7 @@ class Observation:
     deltas: int = 0
     size: int = 0
     prompt: Usage | None = None
+    gpu_ms: int = 0
     finish_reasons: dict[int, str] = field(default_factory=dict)
     error: TokenworksError | None = None
     response_model: str = ""
@@ -73,6 +76,8 @@ class Observation:
             self.prompt = event.prompt
         elif isinstance(event, UsageReport):
             self.usage = event.usage
+        elif isinstance(event, Working):
+            self.gpu_ms = event.gpu_ms
         elif isinstance(event, Finished):
             self.finish_reasons[event.index] = event.reason
         elif isinstance(event, Failed):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 from functools import cached_property
 
 from tokenworks.core.errors import Fault, TokenworksError, UpstreamBroken
-from tokenworks.core.events import Event, Finished, FinishReason, UsageReport, Vector
+from tokenworks.core.events import Event, Finished, FinishReason, UsageReport, Vector, Working
 from tokenworks.core.request import Embeddings, Request
 from tokenworks.core.usage import Usage
 from tokenworks.protocols.base import Codec, Failing, Observation, StreamReader, StreamWriter
@@ -140,7 +140,7 @@ class Translation:
             self.observation.see(event)
         if self.observation.error is not None:
             raise self.observation.error
-        return events
+        return [event for event in events if not isinstance(event, Working)] if self.observation.gpu_ms else events
 
     def _require_finish(self) -> None:
         require_finish(self.observation)

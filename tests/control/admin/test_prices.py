@@ -144,13 +144,22 @@ def test_refused_with_the_field_and_the_remedy(running, wish, param, message):
 def test_check_tells_what_to_look_at(priced):
     found = {(each["code"], each["subject"]) for each in priced.admin("GET", f"{PATH}/check").json["data"]}
     assert found == {("no_cost", "acme/big"), ("no_cost", "acme/huge")}
-    put(priced, subject="smollm2-135m", rates={"input": 1, "output": 1, "gpu_second": 0.001})
-    idle = next(each for each in priced.admin("GET", f"{PATH}/check").json["data"] if each["code"] == "not_counted")
-    assert (idle["subject"], idle["message"]) == ("smollm2-135m", "nothing counts gpu_second: that is not charged")
-    put(priced, subject="smollm2-135m", rates={"input": 1, "output": 1})
     put(priced, side="cost", subject="acme/huge", rates={"input": 3, "output": 10})
     below = next(each for each in priced.admin("GET", f"{PATH}/check").json["data"] if each["code"] == "below_cost")
     assert below["message"] == "later is sold below cost: input, cached_input"
+
+
+def test_gpu_seconds_are_sold_only_where_an_engine_of_ours_tells_them(priced):
+    rates = {"input": 1, "output": 1, "gpu_second": 0.001}
+    assert put(priced, subject="smollm2-135m", rates=rates).status == 201
+    assert put(priced, side="cost", subject="local/smollm2-135m", rates=rates).status == 201
+    for wish in ({"subject": "later"}, {"side": "cost", "subject": "acme/huge"}):
+        refused = put(priced, rates=rates, **wish)
+        assert (refused.status, refused.error["param"]) == (400, "rates")
+        assert "which only engines of ours tell" in refused.error["message"]
+    codes = {each["code"] for each in priced.admin("GET", f"{PATH}/check").json["data"]}
+    assert "not_counted" not in codes
+    put(priced, subject="smollm2-135m", rates={"input": 1, "output": 1})
 
 
 def test_import_gives_costs_to_the_targets_that_the_file_knows(priced):

@@ -51,6 +51,7 @@ def test_every_field_of_a_row(recorded):
         "guardrails": None,
         "alias": "",
         "alias_version": 0,
+        "byok": False,
         "shadow": False,
         "outcome": "completed",
         "status": 200,

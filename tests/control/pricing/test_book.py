@@ -1,5 +1,6 @@
 """What stands in the configuration file is the version in force after each start, and begins no version twice."""
 
+import time
 from itertools import pairwise
 
 from tokenworks.control.offers import Offer
@@ -36,17 +37,19 @@ def test_starts(with_database):
 
 
 def test_the_file_takes_over_from_the_book_and_leaves_what_is_not_its_own(with_database):
+    now = int(time.time())  # the database looks at its own clock: only what is to come can be removed
+
     async def work(database):
         async with database.write() as connection:
             own = Subject("price", "m", "org")
-            for subject, starts, ends in ((MINE, 0, 90), (MINE, 90, None), (own, 0, None)):
+            for subject, starts, ends in ((MINE, 0, now + 90), (MINE, now + 90, None), (own, 0, None)):
                 entry = Entry(f"e{starts}{subject.organization_id}", subject, Terms(DEAR), starts, ends, "a person", 0)
                 await prices.add(connection, entry)
-            await book.take_configuration(connection, {"m": Offer("m", price=CHEAP)}, {}, 50)
+            await book.take_configuration(connection, {"m": Offer("m", price=CHEAP)}, {}, now)
             first, mine = await prices.of(connection, MINE)
-            assert (first.starts, first.ends, first.terms.rates) == (0, 50, DEAR)
-            assert (mine.starts, mine.ends, mine.terms.rates) == (50, None, CHEAP)
+            assert (first.starts, first.ends, first.terms.rates) == (0, now, DEAR)
+            assert (mine.starts, mine.ends, mine.terms.rates) == (now, None, CHEAP)
             assert (await prices.of(connection, own))[0].ends is None
-            assert book.published(await prices.every(connection), 50 + 10**6).prices["m"][0].organization_id == "org"
+            assert book.published(await prices.every(connection), now + 10**6).prices["m"][0].organization_id == "org"
 
     with_database(work)

@@ -75,7 +75,10 @@ def test_units() -> None:
     assert price({"mode": "rerank", "input_cost_per_query": 0.002}).rates == {"priced_requests": 2 * 10**12}
     speech = {"mode": "audio_transcription", "input_cost_per_second": 3.083e-05, "output_cost_per_second": 0.0}
     assert price(speech).rates == {"audio_ms": 30_830_000}
-    assert price({"mode": "image_generation", "output_cost_per_image": 0.04}).rates == {"images": 40 * 10**12}
+    seen = {"mode": "chat", "input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6, "input_cost_per_image": 0.04}
+    assert price(seen).rates["images"] == 40 * 10**12
+    heard = {**seen, "input_cost_per_audio_per_second": 1e-4}
+    assert price(heard).rates["audio_ms"] == 100 * 10**6
     assert price({"mode": "embedding", "input_cost_per_token": 2e-08}).rates == {"input": 20_000_000, "output": 0}
 
 

@@ -96,8 +96,7 @@ def test_a_row_holds_every_field(with_database, make):
     opened, settled = msgspec.structs.replace(make.opened(1), residency="proj: region=eu"), make.settled(1)
     settled = msgspec.structs.replace(settled, guardrails="pii:redact:EMAIL=2")
     row = with_database(lambda database: _rows(database, [[opened, make.progress(1, 5), settled]]))[0]
-    # That the key was the project's own is told by the price.
-    who = [getattr(opened, name) for name in Opened.__struct_fields__ if name not in ("byok", "residency")]
+    who = [getattr(opened, name) for name in Opened.__struct_fields__ if name != "residency"]
     tokens = (7, 1, 2, 99, 3, *[0] * 9)
     end = (settled.status, settled.error, settled.finish_reason, settled.first_token_ns, settled.duration_ns, True)
     money = (settled.charge, settled.cost, settled.price, settled.cost_price, None, None)

@@ -11,11 +11,12 @@ from tokenworks.control.admin.organization.shapes import Wish, missing
 from tokenworks.control.changes import Change, changing
 from tokenworks.control.pricing import book
 from tokenworks.control.pricing.checking import Finding, findings
-from tokenworks.control.pricing.entries import CONFIG, COST, Entry, Subject, stated_rates, stated_when, terms_of
+from tokenworks.control.pricing.entries import CONFIG, COST, Entry, Subject, Terms, stated_rates, stated_when, terms_of
 from tokenworks.control.pricing.importing import Import, matches, read_all
 from tokenworks.control.services import Services, ServicesDep
 from tokenworks.control.storage import prices, tenants
 from tokenworks.core.errors import InvalidRequest
+from tokenworks.core.price import uncounted
 
 router = APIRouter(prefix="/admin/v1/prices", tags=["prices"])
 
@@ -138,6 +139,7 @@ async def put(body: NewPrice, services: ServicesDep, actor: WritePrices) -> Pric
     terms = terms_of(body.rates, [each.model_dump() for each in body.when])
     async with changing(services, actor) as change:
         subject = await _subject(change.connection, body)
+        _require_countable(services, subject, terms)
         await _require_ours(change.connection, subject, change.now)
         starts = change.now if body.starts is None else body.starts
         made = await book.put(change.connection, subject, terms, starts, body.ends, actor.key_name, change.now)
@@ -224,6 +226,14 @@ async def _subject(connection: AsyncConnection, body: NewPrice) -> Subject:
     elif organization_id and await tenants.organization(connection, organization_id) is None:
         raise InvalidRequest(f"organization_id: there is no {organization_id!r}.", param="organization_id")
     return Subject(body.side, body.subject, organization_id, project_id)
+
+
+def _require_countable(services: Services, subject: Subject, terms: Terms) -> None:
+    """InvalidRequest for what would never be charged."""
+    offer = services.offers.get(subject.name)
+    foreign = bool(offer and offer.targets) if subject.side != COST else not subject.name.startswith("local/")
+    if foreign and (problem := uncounted(terms.rates)):
+        raise InvalidRequest(f"rates: {subject.name!r} {problem}.", param="rates")
 
 
 async def _require_ours(connection: AsyncConnection, subject: Subject, now: int) -> None:

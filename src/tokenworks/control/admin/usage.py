@@ -55,6 +55,7 @@ class Attempt(BaseModel):
     stream: bool
     alias: str = Field(description="The virtual model that was named; empty where `model` was.")
     alias_version: int = Field(description="Which version of it said that `model` answers; 0 without one.")
+    byok: bool = Field(description="Made with a key that the project brought: its provider bills the project.")
     shadow: bool = Field(description="A copy of somebody's request, whose answer nobody saw and nobody pays for.")
     outcome: str
     status: int | None
@@ -107,6 +108,7 @@ class Wanted(BaseModel):
     model: str | None = None
     alias: str | None = Field(None, description="Those whose callers named this virtual model, and copies of them.")
     shadow: bool | None = Field(None, description="Only copies, or none of them.")
+    byok: bool | None = Field(None, description="Only those made with keys that projects brought, or none of them.")
     limit: int = Field(100, ge=1, le=1000)
     after: str | None = None
 
@@ -116,7 +118,14 @@ async def list_attempts(services: ServicesDep, actor: ReadUsage, wanted: Annotat
     """The operator sees every organization."""
     owner, limit, after = None if actor.is_operator else actor.organization_id, wanted.limit, wanted.after
     chosen = Filter(
-        wanted.start, wanted.end, wanted.key_id, wanted.model, owner, alias=wanted.alias, shadow=wanted.shadow
+        wanted.start,
+        wanted.end,
+        wanted.key_id,
+        wanted.model,
+        owner,
+        alias=wanted.alias,
+        shadow=wanted.shadow,
+        byok=wanted.byok,
     )
     async with services.database.read() as connection:
         rows = await usage.page(connection, chosen, limit + 1, _cursor(after))

@@ -83,7 +83,7 @@ def _attempt(connection: Connection, row: Mapping[str, Any], reader: Reader, rat
         "estimated": bool(row["estimated"]),
         "reported": _other(row["reported"]),
         "counted": _other(row["counted"]),
-        "byok": row["price"] == BYOK,
+        "byok": bool(row["byok"]) or row["price"] == BYOK,
         "price": row["price"] or None,
         "lines": [line.shown() for line in lines(group, rates(row["price"]))] if ended else [],
         "charge": shown(row["charge"]),

@@ -7,12 +7,9 @@ from pydantic import BaseModel, Field
 
 from tokenworks.control.pricing import timeline
 from tokenworks.control.pricing.entries import PRICE, Entry, Subject, stated_rates
-from tokenworks.core.price import STATED, Price
+from tokenworks.core.price import STATED, Price, uncounted
 from tokenworks.snapshot.records import ModelRecord
 from tokenworks.snapshot.state import State
-
-NOT_COUNTED = ("audio_ms", "images", "gpu_ms")
-"""No protocol that is served reports these, so a rate for them charges nothing."""
 
 
 class Finding(BaseModel):
@@ -43,11 +40,8 @@ def _about(model: ModelRecord, state: State, entries: list[Entry], now: int) -> 
                 severity="error", subject=name, code="price_ends", message="its price ends and none follows", at=at
             )
     price = model.tariff("", "").at(now)
-    if price is not None and (idle := [kind for kind in NOT_COUNTED if price.rates.get(kind)]):
-        kinds = ", ".join(stated_rates(dict.fromkeys(idle, 0)))
-        yield Finding(
-            severity="warning", subject=name, code="not_counted", message=f"nothing counts {kinds}: that is not charged"
-        )
+    if foreign and price is not None and (problem := uncounted(price.rates)):
+        yield Finding(severity="error", subject=name, code="not_counted", message=f"its price {problem}")
     for target in foreign:
         subject = f"{target.upstream}/{target.model}"
         cost = target.cost.at(now)

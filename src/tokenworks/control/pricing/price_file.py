@@ -30,8 +30,8 @@ _PER_UNIT = {
     "input_cost_per_request": ("priced_requests", None, 1),
     "input_cost_per_query": ("priced_requests", {"rerank"}, 1),
     "input_cost_per_second": ("audio_ms", {"audio_transcription"}, 1000),
-    "input_cost_per_audio_per_second": ("audio_ms", {"audio_transcription"}, 1000),
-    "output_cost_per_image": ("images", {"image_generation", "image_edit"}, 1),
+    "input_cost_per_audio_per_second": ("audio_ms", None, 1000),
+    "input_cost_per_image": ("images", None, 1),
 }
 """Kind, the modes in which the key means that (None: all), and how many of our units are one of theirs."""
 _WITHOUT_OUTPUT = frozenset({"embedding", "rerank", "moderation", "audio_transcription"})

@@ -32,7 +32,7 @@ _OTHER = ("reported", "counted")
 _ENDED = ("outcome", "status", "error", "finish_reason", "first_token_ns", "duration_ns", "estimated", "guardrails")
 _WHO_AND_WHERE = (
     "key_id", "project_id", "organization_id", "protocol", "model", "upstream", "provider", "upstream_model", "stream",
-    "batch", "tier", "residency", "alias", "alias_version", "alias_seed", "shadow",
+    "batch", "tier", "residency", "alias", "alias_version", "alias_seed", "shadow", "byok",
 )  # fmt: skip
 
 # Column -> attribute of the record.

@@ -265,6 +265,7 @@ usage = Table(
     Column("stream", Boolean(create_constraint=False), nullable=False, server_default=false()),
     Column("batch", Boolean(create_constraint=False), nullable=False, server_default=false()),
     Column("tier", Text, nullable=False, server_default=""),
+    Column("byok", Boolean(create_constraint=False), nullable=False, server_default=false()),
     Column("alias", Text, nullable=False, server_default=""),  # the virtual model that was named, if it was one
     Column("alias_version", BigInteger, nullable=False, server_default="0"),
     Column("alias_seed", BigInteger, nullable=False, server_default="0"),

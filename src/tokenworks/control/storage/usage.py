@@ -27,11 +27,12 @@ class Filter:
     organization_id: str | None = None
     alias: str | None = None
     shadow: bool | None = None
+    byok: bool | None = None
 
     @property
     def summed(self) -> bool:
         """Whether sums know what it asks for."""
-        return self.alias is None and self.shadow is None
+        return self.alias is None and self.shadow is None and self.byok is None
 
     def apply(self, query: Select[Any]) -> Select[Any]:
         if self.start is not None:
@@ -48,6 +49,8 @@ class Filter:
             query = query.where(usage.c.alias == self.alias)
         if self.shadow is not None:
             query = query.where(usage.c.shadow.is_(self.shadow))
+        if self.byok is not None:
+            query = query.where(usage.c.byok.is_(self.byok))
         return query
 
 

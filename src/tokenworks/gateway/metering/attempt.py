@@ -12,11 +12,11 @@ import msgspec
 from tokenworks.core.caller import Caller
 from tokenworks.core.errors import TokenworksError, Unavailable
 from tokenworks.core.events import Timing
-from tokenworks.core.price import BATCH, BYOK, SHADOW, UNITS_PER_RATE, Price, sold_tier
+from tokenworks.core.price import BATCH, OWN_KEY, SHADOW, UNITS_PER_RATE, Price, sold_tier
 from tokenworks.core.request import Request
 from tokenworks.core.target import Target
 from tokenworks.core.usage import Usage
-from tokenworks.gateway.metering.counting import NOTHING, Count, estimate, judge, output
+from tokenworks.gateway.metering.counting import NOTHING, Count, estimate, judge, output, sent
 from tokenworks.journal.records import Opened, Progress, Settled, UsageRecord
 from tokenworks.journal.writer import Journal
 from tokenworks.protocols.base import Observation
@@ -29,7 +29,6 @@ CACHE = "cache"
 """Who answers what was answered before: the provider and the version of the price of such attempts."""
 GUARDRAIL = "guardrail"
 """The same, of requests that were refused by one."""
-OWN_KEY = Price({"input": 0, "output": 0}, id=BYOK)
 UNASKED = Price({"input": 0, "output": 0}, id=SHADOW)
 
 
@@ -185,6 +184,7 @@ class Attempt:
         self._begun = time.perf_counter_ns()
         self._first_ns = 0
         self._noted_deltas = 0
+        self._sent = sent(asked.request)
 
     @property
     def usage(self) -> Usage:
@@ -192,7 +192,7 @@ class Attempt:
         usage = self._taken().usage
         if self._carried:
             usage = continued(usage if usage.prompt else self._taken(working=True).usage, self._carried)
-        return _with_fee(usage, self._rating.price)
+        return self._with_units(usage, self._rating.price)
 
     def _taken(self, *, working: bool = False) -> Count:
         """What the upstream took and gave. `working`: it had the request, even if it showed nothing of its answer."""
@@ -307,7 +307,8 @@ class Attempt:
         opened, reported = self._opened, self.observation.usage
         price, cost_price = self._versions(usage)
         count = self._taken(working=outcome in ("cancelled", "overtaken"))
-        billed = usage if usage.priced_requests == 0 else replace(usage, priced_requests=0)
+        units = usage.priced_requests or usage.images or usage.audio_ms
+        billed = replace(usage, priced_requests=0, images=0, audio_ms=0) if units else usage
         self.settled = Settled(
             request_id=opened.request_id,
             attempt=opened.attempt,
@@ -354,7 +355,16 @@ class Attempt:
     def _cost(self, taken: Usage) -> int:
         """What we pay, for all that the upstream did: it knows no batches of ours, and is paid for what failed too."""
         cost = self._rating.cost
-        return 0 if cost is None else cost.charge(_with_fee(taken, cost), self.tier, self._rating.region)
+        return 0 if cost is None else cost.charge(self._with_units(taken, cost), self.tier, self._rating.region)
+
+    def _with_units(self, usage: Usage, price: Price) -> Usage:
+        """With what the request took along, and itself where there is a fee for each. Of nothing, nothing."""
+        if usage == NOTHING:
+            return usage
+        images, audio_ms = self._sent
+        fee = int("priced_requests" in price.rates)
+        units = images or audio_ms or fee
+        return replace(usage, images=images, audio_ms=audio_ms, priced_requests=fee) if units else usage
 
     def _versions(self, usage: Usage) -> tuple[str, str]:
         rating = self._rating
@@ -382,11 +392,6 @@ class Attempt:
             if self.observation.deltas > 1:
                 gap = (time.perf_counter_ns() - first) / (self.observation.deltas - 1)
                 metrics.inter_token_latency.labels(model).observe(gap / 1e9)
-
-
-def _with_fee(usage: Usage, price: Price) -> Usage:
-    """With the request itself, where there is a fee for each."""
-    return replace(usage, priced_requests=1) if "priced_requests" in price.rates and usage != NOTHING else usage
 
 
 def continued(reported: Usage, carried: int) -> Usage:

@@ -4,9 +4,11 @@ An estimate is bytes of text over four, which is close for English; token ids ar
 thousand tokens. What an engine of ours streams is counted by its pieces, one token each.
 """
 
+from dataclasses import replace
+
 import msgspec
 
-from tokenworks.core.messages import Image, Text, Thinking, Tool, ToolCall, ToolResult
+from tokenworks.core.messages import Foreign, Image, Text, Thinking, Tool, ToolCall, ToolResult
 from tokenworks.core.request import Conversation, Embeddings, Prompts, Request, Rerank
 from tokenworks.core.usage import BYTES_PER_TOKEN, Usage
 from tokenworks.protocols.base import Observation
@@ -20,6 +22,23 @@ FEW = 4
 """Tokens that show in no text: the ends of a sequence, of a turn and of a call."""
 LARGEST = 2**40
 NOTHING = Usage()
+
+
+def sent(request: Request) -> tuple[int, int]:
+    """(images, milliseconds of audio) that any upstream of this request is sent."""
+    images, audio_ms = request.images, 0
+    if isinstance(request.task, Conversation):
+        for message in request.task.messages:
+            for part in message.parts:
+                if type(part) is Text:  # as most are
+                    continue
+                for each in part.content if isinstance(part, ToolResult) else (part,):
+                    if isinstance(each, Image):
+                        images += 1
+                    elif isinstance(each, Foreign):
+                        images += each.images
+                        audio_ms += each.audio_ms
+    return images, audio_ms
 
 
 class Count(msgspec.Struct, frozen=True):
@@ -36,6 +55,8 @@ def judge(report: Usage, seen: Observation, request: Request, *, local: bool, ca
 
     `carried`: tokens of earlier attempts that this one got with its prompt.
     """
+    if report.gpu_ms and not local:  # what somebody else's machine did is their business, and their word
+        report = replace(report, gpu_ms=0)
     doubt = _impossible(report, request, carried)
     if doubt:
         counted = estimate(request, seen, local=local)
@@ -80,7 +101,7 @@ def _is_text(request: Request) -> bool:
 def estimate(request: Request, seen: Observation, *, local: bool) -> Usage:
     """What went by so far."""
     prompt = seen.prompt or Usage(input=estimate_input(request))
-    return prompt + Usage(output=output(seen, local=local))
+    return prompt + Usage(output=output(seen, local=local), gpu_ms=seen.gpu_ms if local else 0)
 
 
 def output(seen: Observation, *, local: bool) -> int:

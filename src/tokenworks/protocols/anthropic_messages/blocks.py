@@ -75,7 +75,7 @@ def _read_image(raw: msgspec.Raw, where: str) -> Image | Foreign:
                 raise InvalidRequest(f"Missing required parameter: '{where}.source.url'.", param=f"{where}.source.url")
             return Image(url=source.url, cache_ttl=cache_ttl)
         case _:
-            return Foreign(NAME, "image", bytes(raw))
+            return Foreign(NAME, "image", bytes(raw), images=1)
 
 
 def _read_input(raw: msgspec.Raw, where: str) -> str:

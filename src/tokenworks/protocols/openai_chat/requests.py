@@ -20,6 +20,7 @@ from tokenworks.core.messages import (
     ToolResult,
 )
 from tokenworks.core.request import Conversation, Grammar, Reasoning, Request, ResponseFormat, Sampling
+from tokenworks.protocols.openai_chat import audio
 from tokenworks.protocols.openai_chat import types as wire
 from tokenworks.protocols.openai_chat.grammars import asked_grammar
 from tokenworks.protocols.validation import decode, members_of, named, present, top_level
@@ -30,6 +31,7 @@ PLACEHOLDERS = {"tgi": "tgi_chat", "dummy": NAME}
 MEASURED = "fireworks_chat"
 """The dialect that `perf_metrics_in_response` asks for, on whatever path."""
 
+_AUDIO = msgspec.json.Decoder(wire.AudioPart)
 _DECODER = msgspec.json.Decoder(wire.ChatRequest)
 _KIND = msgspec.json.Decoder(wire.Tagged)
 _PART: msgspec.json.Decoder[wire.KnownPart] = msgspec.json.Decoder(wire.KnownPart)
@@ -270,6 +272,9 @@ def _parts(content: wire.Content, where: str) -> list[Part]:
 
 def _part(raw: msgspec.Raw, where: str) -> Part:
     kind = decode(_KIND, raw, where).type
+    if kind == "input_audio":
+        sound, place = decode(_AUDIO, raw, where).input_audio, f"{where}.input_audio"
+        return Foreign(NAME, kind, bytes(raw), audio_ms=audio.milliseconds(sound.data, sound.format, place))
     if kind not in ("text", "image_url", "refusal"):
         return Foreign(NAME, kind, bytes(raw))
     match decode(_PART, raw, where):

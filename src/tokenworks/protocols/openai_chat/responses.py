@@ -19,8 +19,11 @@ from tokenworks.core.events import (
 from tokenworks.core.request import Request
 from tokenworks.core.usage import Usage
 from tokenworks.protocols.openai_chat import types as wire
+from tokenworks.protocols.validation import present
 
 _DECODER = msgspec.json.Decoder(wire.Answer)
+_TIMINGS = msgspec.json.Decoder(wire.Timings)
+_UNTOLD = msgspec.Raw()
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ENCODE = msgspec.json.Encoder().encode
 
@@ -42,7 +45,7 @@ def finish_reason(text: str) -> FinishReason:
     return _FINISH.get(text, FinishReason.STOP)
 
 
-def read_usage(body: wire.UsageBody) -> Usage:
+def read_usage(body: wire.UsageBody, timings: msgspec.Raw = _UNTOLD) -> Usage:
     prompt = body.prompt_tokens_details or _NO_PROMPT
     completion = body.completion_tokens_details or _NO_COMPLETION
     read = body.cached_tokens if prompt.cached_tokens is None else prompt.cached_tokens
@@ -60,7 +63,16 @@ def read_usage(body: wire.UsageBody) -> Usage:
         input_image=prompt.image_tokens or 0,
         output_audio=completion.audio_tokens or 0,
         output_image=completion.image_tokens or 0,
+        gpu_ms=_computed(timings) if present(timings) else 0,
     )
+
+
+def _computed(timings: msgspec.Raw) -> int:
+    try:
+        told = _TIMINGS.decode(timings)
+        return round(told.prompt_ms + told.predicted_ms)
+    except (msgspec.MsgspecError, OverflowError, ValueError):  # somebody else's word for something else
+        return 0
 
 
 _NO_PROMPT, _NO_COMPLETION = wire.PromptDetails(), wire.CompletionDetails()
@@ -112,7 +124,7 @@ def read_response(body: bytes) -> list[Event]:
     for choice in answer.choices:
         events += read_choice(choice)
     if answer.usage is not None:
-        events.append(UsageReport(read_usage(answer.usage)))
+        events.append(UsageReport(read_usage(answer.usage, answer.timings)))
     return events
 
 

@@ -48,7 +48,7 @@ class StreamReader(ChunkReader):
         for choice in answer.choices or ():
             events += read_choice(choice)
         if answer.usage is not None:
-            events.append(self._report(read_usage(answer.usage)))
+            events.append(self._report(read_usage(answer.usage, answer.timings)))
         return events
 
 
@@ -150,7 +150,7 @@ class Passthrough(ChunkRelay):
             if choice.finish_reason:
                 seen.finish_reasons[choice.index] = finish_reason(choice.finish_reason)
         if answer.usage is not None:
-            seen.usage = read_usage(answer.usage)
+            seen.usage = read_usage(answer.usage, answer.timings)
         if answer.model:
             seen.response_model = answer.model
         seen.answered_at(answer.service_tier)

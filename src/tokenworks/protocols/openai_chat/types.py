@@ -29,6 +29,17 @@ class RefusalPart(msgspec.Struct, tag="refusal"):
     refusal: str
 
 
+class Sound(msgspec.Struct):
+    """`data` is base64; `format` is wav or mp3."""
+
+    data: str
+    format: str
+
+
+class AudioPart(msgspec.Struct):
+    input_audio: Sound
+
+
 class Tagged(msgspec.Struct):
     """What kind of content or tool it is, before it is read as that."""
 
@@ -306,6 +317,13 @@ class UsageBody(msgspec.Struct):
     completion_tokens_details: CompletionDetails | None = None
 
 
+class Timings(msgspec.Struct):
+    """Milliseconds that a server of llama.cpp took over the prompt and over the answer."""
+
+    prompt_ms: float = 0
+    predicted_ms: float = 0
+
+
 class Answer(msgspec.Struct):
     """A chunk of a stream, or a whole answer. `error` is how a stream reports its failure."""
 
@@ -313,5 +331,7 @@ class Answer(msgspec.Struct):
     model: str | None = None
     choices: list[Choice] | None = None
     usage: UsageBody | None = None
+    timings: msgspec.Raw = msgspec.Raw()
+    """Where an engine of ours tells how long it took."""
     service_tier: str | None = None
     error: msgspec.Raw = msgspec.Raw()

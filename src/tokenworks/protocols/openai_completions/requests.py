@@ -9,7 +9,7 @@ from tokenworks.core.request import Prompts, Request, Sampling
 from tokenworks.protocols.openai_chat.requests import TOO_LONG
 from tokenworks.protocols.openai_chat.requests import rewrite_request as rewrite_request
 from tokenworks.protocols.openai_completions import types as wire
-from tokenworks.protocols.validation import decode, members_of, named
+from tokenworks.protocols.validation import decode, members_of, named, present
 
 NAME = "openai_completions"
 DEFAULT_MAX_TOKENS = 16
@@ -17,6 +17,7 @@ DEFAULT_MAX_TOKENS = 16
 MEASURED = "fireworks_completions"
 """The dialect that `perf_metrics_in_response` asks for, on whatever path."""
 
+_IMAGES = msgspec.json.Decoder(list[str | list[str]])
 _DECODER = msgspec.json.Decoder(wire.CompletionRequest)
 _ENCODE = msgspec.json.Encoder().encode
 
@@ -66,9 +67,18 @@ def decode_request(body: bytes) -> Request:
         user=wired.user,
         ignored=named(members, members.keys() - HONOURED - OWN),
         own=named(members, members.keys() & OWN),
+        images=_images(members.get("images")),
         unusual=isinstance(wired.logprobs, bool) or wired.max_completion_tokens is not None,
         timed=bool(wired.perf_metrics_in_response),
     )
+
+
+def _images(given: msgspec.Raw | None) -> int:
+    """How many there are: in a list, or in one for each prompt."""
+    if given is None or not present(given):
+        return 0
+    lists = decode(_IMAGES, given, "images")
+    return sum(len(each) if isinstance(each, list) else 1 for each in lists)
 
 
 def _prompts(prompt: str | list[str | list[int] | int]) -> list[str | list[int]]:

@@ -42,7 +42,7 @@ def read_response(body: bytes) -> list[Event]:
     for choice in answer.choices:
         events += read_choice(choice)
     if answer.usage is not None:
-        events.append(UsageReport(read_usage(answer.usage)))
+        events.append(UsageReport(read_usage(answer.usage, answer.timings)))
     return events
 
 

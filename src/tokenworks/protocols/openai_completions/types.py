@@ -71,4 +71,6 @@ class Answer(msgspec.Struct):
     model: str | None = None
     choices: list[Choice] | None = None
     usage: UsageBody | None = None
+    timings: msgspec.Raw = msgspec.Raw()
+    """Where an engine of ours tells how long it took."""
     error: msgspec.Raw = msgspec.Raw()

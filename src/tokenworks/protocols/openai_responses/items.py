@@ -128,7 +128,7 @@ def _part(raw: msgspec.Raw, where: str) -> Part:
             return Refusal(decode(_REFUSAL, raw, where).refusal)
         case "input_image":
             image = decode(_IMAGE, raw, where)
-            return Foreign(NAME, "input_image", bytes(raw)) if image.image_url is None else _image(image)
+            return Foreign(NAME, "input_image", bytes(raw), images=1) if image.image_url is None else _image(image)
         case None:
             raise InvalidRequest(f"Missing required parameter: '{where}.type'.", param=f"{where}.type")
         case kind:

@@ -35,7 +35,13 @@ def read_response(body: bytes) -> list[core.Event]:
 
 
 def _events(frames: list[wire.Event]) -> list[core.Event]:
-    return [event for frame in frames if (event := _event(frame)) is not None]
+    events: list[core.Event] = []
+    for frame in frames:
+        if isinstance(frame, wire.Tokens) and frame.gpu_ms:
+            events.append(core.Working(frame.gpu_ms))
+        if (event := _event(frame)) is not None:
+            events.append(event)
+    return events
 
 
 def _event(frame: wire.Event) -> core.Event | None:
@@ -57,7 +63,14 @@ def _event(frame: wire.Event) -> core.Event | None:
             return core.Finished(core.FinishReason(frame.reason), frame.index, frame.stop_sequence)
         case wire.Usage():
             return core.UsageReport(
-                Usage(frame.input, frame.cached_input, frame.cache_write, frame.output, frame.reasoning)
+                Usage(
+                    frame.input,
+                    frame.cached_input,
+                    frame.cache_write,
+                    frame.output,
+                    frame.reasoning,
+                    gpu_ms=frame.gpu_ms,
+                )
             )
         case wire.Started():
             return core.Started(frame.id, frame.model)

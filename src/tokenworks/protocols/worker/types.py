@@ -135,6 +135,8 @@ class Tokens(msgspec.Struct, tag="tokens", frozen=True, omit_defaults=True):
     index: int = 0
     logprobs: tuple[Logprob, ...] | None = None
     reasoning: bool = False
+    gpu_ms: int = 0
+    """Where it is told, as now and then in a long answer: as in `Usage`, so far."""
 
 
 class ToolCall(msgspec.Struct, tag="tool_call", frozen=True, omit_defaults=True):
@@ -177,6 +179,8 @@ class Usage(msgspec.Struct, tag="usage", frozen=True, omit_defaults=True):
     cache_write: int = 0
     output: int = 0
     reasoning: int = 0
+    gpu_ms: int = 0
+    """Milliseconds that the engine computed for it: of a step that was for several requests, each one's share."""
 
 
 class Error(msgspec.Struct, tag="error", frozen=True, omit_defaults=True):

@@ -9,6 +9,8 @@ from tokenworks.protocols.worker import types as wire
 from tokenworks.worker.engines.base import Description, Engine, EngineFailed, Setup
 
 Batch = Sequence[wire.Event | bytes]
+TELL_MS = 100
+"""An answer tells how long it was computed whenever it is so much longer: its caller may leave before its end."""
 PROBE = wire.GenerateRequest(prompts=("ping",), max_tokens=1)
 
 

@@ -93,8 +93,7 @@ class Admission:
             return Hold(self, asked, None)
         provider = state.upstreams[targets[0].upstream].provider
         bought = rules.for_provider(provider, model.name)
-        learned = self._learned.size(asked.caller.key_id, model.name)
-        hold = Hold(self, asked, estimate(asked.request, model, targets, learned))
+        hold = Hold(self, asked, self._estimate(asked, state, targets))
         if limits or bought:
             await self._reserve(hold, limits, bought, provider)
         return hold
@@ -108,8 +107,7 @@ class Admission:
             found += rules.for_provider(provider, model.name)
         if not found:
             return []
-        learned = self._learned.size(asked.caller.key_id, model.name)
-        claims = self._claims(estimate(asked.request, model, targets, learned), found)
+        claims = self._claims(self._estimate(asked, state, targets), found)
         readings = await self._link.read(claims)
         told = zip(found, claims, readings, strict=True)
         return [Left(rule.limit, claim, reading) for rule, claim, reading in told]
@@ -160,6 +158,11 @@ class Admission:
         if self._rules.source is not limits:
             self._rules = Rules(limits)
         return self._rules
+
+    def _estimate(self, asked: Asked, state: State, targets: list[Target]) -> Estimate:
+        caller, model = asked.caller, state.models[asked.request.model]
+        learned = self._learned.size(caller.key_id, model.name)
+        return estimate(asked.request, model, targets, learned, state.own_keys.get(caller.project_id))
 
     def _claims(self, expected: Estimate, limits: Sequence[Rule]) -> list[Claim]:
         state, rules = self._snapshot.state, self._rules

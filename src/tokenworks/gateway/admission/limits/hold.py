@@ -9,7 +9,7 @@ from tokenworks.core.allowance import Allowance
 from tokenworks.core.errors import LimitReached, UpstreamUnavailable
 from tokenworks.core.usage import Usage
 from tokenworks.gateway.admission.limits.base import LARGEST, Claim, Decision, Reading
-from tokenworks.gateway.admission.limits.rules import NEVER, Estimate, Rule, amount, tokens
+from tokenworks.gateway.admission.limits.rules import NEVER, Estimate, Rule, amount
 from tokenworks.gateway.metering.attempt import Asked, Attempt
 from tokenworks.snapshot.records import LimitRecord
 
@@ -120,9 +120,9 @@ class Hold:
         wishes: list[tuple[Held, Claim]] = []
         for held in self.held:
             exact, kind = held.rule.exact, held.rule.kind
-            needed = estimate.amount(kind, _usage(estimate, output, exact)) - held.granted
+            needed = estimate.amount(kind, estimate.with_output(output, exact=exact)) - held.granted
             if needed > 0:
-                ahead = estimate.amount(kind, _usage(estimate, output + AHEAD_TOKENS, exact)) - held.granted
+                ahead = estimate.amount(kind, estimate.with_output(output + AHEAD_TOKENS, exact=exact)) - held.granted
                 wishes.append((held, _more(held.claim, ahead, needed if exact else None)))
         decision = await self._keeper.more(self, [claim for _, claim in wishes]) if wishes else None
         if wishes and decision is None:
@@ -209,10 +209,6 @@ def refused_provider(limit: LimitRecord, retry_after: float | None) -> UpstreamU
         code="provider_limit_reached",
         retry_after=retry_after,
     )
-
-
-def _usage(estimate: Estimate, output: int, exact: bool) -> Usage:
-    return tokens((estimate.most if exact else estimate.usual).input, output)
 
 
 def _more(claim: Claim, ahead: int, least: int | None) -> Claim:

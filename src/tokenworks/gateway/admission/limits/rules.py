@@ -13,13 +13,14 @@ import msgspec
 
 from tokenworks.core.caller import Caller
 from tokenworks.core.messages import Image
-from tokenworks.core.price import BATCH, Price, sold_tier
+from tokenworks.core.price import BATCH, OWN_KEY, Price, sold_tier
 from tokenworks.core.request import Conversation, Prompts, Request
 from tokenworks.core.target import Target
 from tokenworks.core.usage import BYTES_PER_TOKEN, Usage
 from tokenworks.core.windows import PERIODS, epoch_at
 from tokenworks.gateway.admission.limits.base import Claim
-from tokenworks.snapshot.records import LimitRecord, ModelRecord, SpendRecord
+from tokenworks.gateway.metering.counting import sent
+from tokenworks.snapshot.records import LimitRecord, ModelRecord, OwnKeysRecord, SpendRecord
 
 TEMPLATE_TOKENS = 64
 """What a model's chat template may add to a conversation at the most, beyond a token for every byte."""
@@ -96,7 +97,7 @@ class Estimate(msgspec.Struct, frozen=True):
         usual = self.amount(kind, self.usual)
         if not rule.exact:
             # It may overshoot by what the estimate was wrong, so it is not refused for output that may never come.
-            least = min(self.amount(kind, tokens(self.usual.input, min(self.usual.output, 1))), usual)
+            least = min(self.amount(kind, self.with_output(min(self.usual.output, 1), exact=False)), usual)
             return Claim(rule.name, usual, limit, rule.window, offset, False, least, usual)
         most = max(self.amount(kind, self.most), usual)
         least = min(self.amount(kind, self.least), most) if self.endable else most
@@ -120,17 +121,22 @@ class Estimate(msgspec.Struct, frozen=True):
                 high = middle
         return low
 
-    def with_output(self, output: int) -> Usage:
-        return tokens(self.most.input, output)
+    def with_output(self, output: int, *, exact: bool = True) -> Usage:
+        """`exact`: with the most of input that there can be."""
+        of = self.most if exact else self.usual
+        return tokens(of.input, output, (of.images, of.audio_ms))
 
 
-def tokens(input: int, output: int) -> Usage:
-    """One request's."""
-    return Usage(input=input, output=output, priced_requests=1)
+def tokens(input: int, output: int, units: tuple[int, int] = (0, 0)) -> Usage:
+    """One request's. `units`: the images and the milliseconds of audio that it takes along."""
+    return Usage(input=input, output=output, priced_requests=1, images=units[0], audio_ms=units[1])
 
 
-def estimate(request: Request, model: ModelRecord, targets: list[Target], learned: int | None) -> Estimate:
-    """A token is at least one byte, so a body's length bounds its input; four bytes are usual."""
+def estimate(
+    request: Request, model: ModelRecord, targets: list[Target], learned: int | None, own: OwnKeysRecord | None = None
+) -> Estimate:
+    """A token is at least one byte, so a body's length bounds its input; four bytes are usual. Targets of which the
+    project has keys of its `own` are charged as such."""
     size, task = len(request.body), request.task
     generates = isinstance(task, Conversation | Prompts)
     choices = request.n * (len(task.prompts) if isinstance(task, Prompts) else 1) if generates else 0
@@ -142,13 +148,14 @@ def estimate(request: Request, model: ModelRecord, targets: list[Target], learne
     now = time.time()
     prices: list[Price] = []
     for target in targets:
-        price = target.price.at(now)
+        price = OWN_KEY if own is not None and own.of(target.upstream) else target.price.at(now)
         if price is not None and price not in prices:
             prices.append(price)
+    units = sent(request)
     return Estimate(
-        tokens(hardest, min(largest, LEAST_OUTPUT) * choices),
-        tokens(size // BYTES_PER_TOKEN + 1, usual * choices),
-        tokens(hardest, largest * choices),
+        tokens(hardest, min(largest, LEAST_OUTPUT) * choices, units),
+        tokens(size // BYTES_PER_TOKEN + 1, usual * choices, units),
+        tokens(hardest, largest * choices, units),
         tuple(prices),
         generates and not request.own,
         bool(asked or bound),
@@ -236,7 +243,15 @@ def _dearest(price: Price, usage: Usage, tier: str) -> int:
     if not varies:
         return most
     written, output = usage.input, usage.output
-    dear = Usage(cache_write=written, cache_write_1h=written, output=output, reasoning=output, priced_requests=1)
+    dear = Usage(
+        cache_write=written,
+        cache_write_1h=written,
+        output=output,
+        reasoning=output,
+        priced_requests=1,
+        images=usage.images,
+        audio_ms=usage.audio_ms,
+    )
     return max(most, *[price.charge(dear, tier, region) for region in regions])
 
 

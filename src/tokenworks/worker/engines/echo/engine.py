@@ -19,7 +19,7 @@ from tokenworks.worker.engines.echo.choice import CallChoice, Choice, answer_wor
 from tokenworks.worker.engines.echo.faults import FAULTS, Fault, find_fault
 from tokenworks.worker.engines.echo.vectors import DIMENSIONS, MOST_DIMENSIONS, embed, rank
 from tokenworks.worker.engines.echo.words import Vocabulary, split
-from tokenworks.worker.engines.generating import Batch, EngineDied, GeneratingEngine
+from tokenworks.worker.engines.generating import TELL_MS, Batch, EngineDied, GeneratingEngine
 
 NonNegative = Annotated[float, msgspec.Meta(ge=0)]
 BATCH = 32
@@ -50,6 +50,11 @@ class Plan:
     texts: list[str]
     prompt_tokens: int
     fault: Fault | None
+
+    @property
+    def steps(self) -> int:
+        """Done so far: one token of every choice each."""
+        return max((choice.tokens for choice in self.choices), default=0)
 
     def fault_is(self, name: str) -> bool:
         return self.fault is not None and self.fault.name == name
@@ -106,10 +111,15 @@ class Echo(GeneratingEngine):
         if request.echo:
             per_prompt = len(plan.choices) // len(plan.texts)
             yield [wire.Tokens(text=plan.texts[c.index // per_prompt], index=c.index) for c in plan.choices]
+        told = 0
         async for batch in self._run(plan):
             yield batch
+            if (busy := self._pretended(plan)) >= told + TELL_MS:
+                told = busy
+                yield [wire.Tokens(gpu_ms=busy)]
         output = sum(choice.tokens for choice in plan.choices)
-        yield [wire.Usage(input=plan.prompt_tokens, output=output * 10 if plan.fault_is("wrong_usage") else output)]
+        told = output * 10 if plan.fault_is("wrong_usage") else output
+        yield [wire.Usage(input=plan.prompt_tokens, output=told, gpu_ms=self._pretended(plan))]
 
     async def _measure(self, request: wire.GenerateRequest) -> AsyncGenerator[Batch, None]:
         """Vectors or a ranking: nothing is generated."""
@@ -158,6 +168,11 @@ class Echo(GeneratingEngine):
                 await self._pause(due - time.monotonic())
         if batch:
             yield batch
+
+    def _pretended(self, plan: Plan) -> int:
+        """Milliseconds that the options pretend to compute: the same for the same request, whoever else is there."""
+        rates = ((plan.prompt_tokens, self.options.prefill_rate), (plan.steps, self.options.rate))
+        return round(1000 * (self.options.first_token_delay + sum(n / rate for n, rate in rates if rate)))
 
     async def _pause(self, seconds: float) -> None:
         """Lets others run. EngineDied when the engine dies meanwhile."""

@@ -11,7 +11,7 @@ from tokenworks.core.errors import InvalidRequest, Unavailable
 from tokenworks.protocols.worker import types as wire
 from tokenworks.worker.chat.template import BadTemplate, Template
 from tokenworks.worker.engines.base import EngineFailed, Setup
-from tokenworks.worker.engines.generating import Batch, EngineDied, GeneratingEngine
+from tokenworks.worker.engines.generating import TELL_MS, Batch, EngineDied, GeneratingEngine
 from tokenworks.worker.engines.llama.answer import Answer
 from tokenworks.worker.engines.llama.binding import BindingError
 from tokenworks.worker.engines.llama.choice import Choice
@@ -179,8 +179,13 @@ class Generator(GeneratingEngine):
                     begin.append(wire.Tokens(text=text, index=choice.index))
             if begin:
                 yield begin
+            told = 0
             while answer.unfinished:
-                yield await answer.batch()
+                events = await answer.batch()
+                if (busy := _busy_ms(choices)) >= told + TELL_MS:
+                    told = busy
+                    events.append(wire.Tokens(gpu_ms=busy))
+                yield events
             yield [_usage(choices, prompts, request.n)]
         finally:
             self._living.discard(answer)
@@ -213,4 +218,9 @@ def _usage(choices: list[Choice], prompts: list[Given], n: int) -> wire.Usage:
     first = [choice.sequence for choice in choices[::n]]
     cached = sum(min(sequence.cached, len(prompt.tokens)) for sequence, prompt in zip(first, prompts, strict=True))
     total = sum(len(prompt.tokens) for prompt in prompts)
-    return wire.Usage(input=total - cached, cached_input=cached, output=sum(choice.generated for choice in choices))
+    output = sum(choice.generated for choice in choices)
+    return wire.Usage(input=total - cached, cached_input=cached, output=output, gpu_ms=_busy_ms(choices))
+
+
+def _busy_ms(choices: list[Choice]) -> int:
+    return (sum(choice.sequence.busy_ns for choice in choices) + 500_000) // 1_000_000

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, TypeVar
 
@@ -54,15 +55,17 @@ class Measuring:
             rows = [[*query, *end, *document] for document in documents]
         total = sum(map(len, rows))
         vectors: list[list[float]] = []
+        busy = 0
         for index, row in enumerate(rows):
-            vector = await self._run(functools.partial(embedder.embed, row, request.dimensions))
+            vector, took = await self._run(functools.partial(_timed, embedder, row, request.dimensions))
+            busy += took
             if request.embed is not None:
                 yield [wire.Vector(vector, index)]
             else:
                 vectors.append(vector)
         if request.rank is not None:
             yield list(_ranked(request.rank, vectors, embedder.ranks))
-        yield [wire.Finish("stop"), wire.Usage(input=total)]
+        yield [wire.Finish("stop"), wire.Usage(input=total, gpu_ms=(busy + 500_000) // 1_000_000)]
 
     async def _embedder_(self) -> Embedder:
         if self._embedder is None:
@@ -98,6 +101,12 @@ class Measuring:
         if len(tokens) > most:
             raise ContextLengthExceeded(f"A text has {len(tokens)} tokens; at most {most} fit.", param="input")
         return tokens
+
+
+def _timed(embedder: Embedder, row: list[int], dimensions: int | None) -> tuple[list[float], int]:
+    """The vector, and the nanoseconds that it took."""
+    begun = time.perf_counter_ns()
+    return embedder.embed(row, dimensions), time.perf_counter_ns() - begun
 
 
 def _settle(done: "asyncio.Future[Result]", result: Result) -> None:

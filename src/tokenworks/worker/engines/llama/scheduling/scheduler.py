@@ -141,12 +141,13 @@ class Scheduler:
     def commit(self, outcomes: list[Outcome], seconds: float) -> None:
         """What `plan` asked for was done in so many seconds."""
         total = 0
+        _share(outcomes, round(seconds * 1e9))
         for outcome in outcomes:
             work = outcome.work
             sequence = work.sequence
             if sequence.state is not State.RUNNING:  # cancelled meanwhile
                 continue
-            used = work.end - work.begin + len(work.drafts)
+            used = work.size
             total += used
             self.tenants.of(sequence).served += used
             sequence.computed = work.end + outcome.accepted
@@ -330,6 +331,16 @@ class Scheduler:
                 works.append(Work(sequence, sequence.computed, end, end == len(sequence.tokens), []))
         works.sort(key=lambda work: work.sequence.slot)
         return left
+
+
+def _share(outcomes: list[Outcome], nanoseconds: int) -> None:
+    """A step's time, by the tokens that it computed for each; the shares add up to it exactly."""
+    left = sum(outcome.work.size for outcome in outcomes)
+    for outcome in outcomes:
+        share = nanoseconds * outcome.work.size // left
+        outcome.work.sequence.busy_ns += share
+        nanoseconds -= share
+        left -= outcome.work.size
 
 
 def _shorten(works: list[Work], left: int) -> int:

@@ -86,6 +86,8 @@ class Sequence:
     started: float = -1.0
     """When it first got a slot; -1 before."""
     preemptions: int = 0
+    busy_ns: int = 0
+    """Its shares of the steps that computed something for it."""
     hit: int = 0
     """Estimate of what the cache holds of it."""
     leader: "Sequence | None" = None
@@ -120,6 +122,11 @@ class Work:
         self.end = end
         self.samples = samples
         self.drafts = drafts
+
+    @property
+    def size(self) -> int:
+        """Tokens of the forward pass."""
+        return self.end - self.begin + len(self.drafts)
 
 
 @dataclass(slots=True)
