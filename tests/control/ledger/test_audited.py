@@ -1,4 +1,7 @@
-"""Every route of the admin API that changes something leaves an entry in the audit log, under a name that says what."""
+"""Every route of the admin API that changes something leaves an entry in the audit log, under a name that says what.
+
+A new route gets a line in STEPS: its call, a body, and the type of its entry.
+"""
 
 import re
 
@@ -61,6 +64,8 @@ STEPS = [
     (f"DELETE {P}/provider_keys/{{own}}", None, "provider_key.deleted", {}),
     (f"POST {P}/residency", {"no_training": True}, "residency.updated", {}),
     (f"DELETE {P}/residency", None, "residency.deleted", {}),
+    (f"POST {P}/cache", {"seconds": 60}, "cache.updated", {}),
+    (f"DELETE {P}/cache", None, "cache.deleted", {}),
     (f"POST {ORG}/residency", {"no_training": True}, "residency.updated", {}),
     (f"DELETE {ORG}/residency", None, "residency.deleted", {}),
     (f"POST {P}/rate_limits/rl-assistant", {"max_requests_per_1_minute": 5}, "rate_limit.updated", {}),
