@@ -148,7 +148,11 @@ def test_patterns_of_ones_own(patterns: list[str], text: str, at: list[int]) -> 
 
 @given(
     st.recursive(
-        st.sampled_from([secret for _, secret in EVERY]) | prose | st.integers() | st.booleans() | st.none(),
+        st.sampled_from([secret for _, secret in EVERY])
+        | prose
+        | st.integers(-99_999, 99_999)
+        | st.booleans()
+        | st.none(),
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(prose, inner, max_size=3),
         max_leaves=6,
     ),
@@ -159,7 +163,12 @@ def test_json_stays_json_and_what_is_escaped_is_found(value: object, ascii_only:
     text = json.dumps(value, ensure_ascii=ascii_only)
     expected = whole(ALL, text, json_text=True)
     assert streamed(JsonEditor(ALL, by_name), cut(text, at))[-1] == expected
-    assert _strings(json.loads(expected)) == [whole(ALL, each) for each in _strings(value)]
+    assert _strings(json.loads(expected, object_pairs_hook=_members)) == [whole(ALL, each) for each in _strings(value)]
+
+
+def _members(pairs: list[tuple[str, object]]) -> list[object]:
+    """Two names may have become the same."""
+    return [part for pair in pairs for part in pair]
 
 
 def _strings(value: object) -> list[str]:

@@ -36,6 +36,9 @@ FREE = frozenset({"arguments", "variables"})
 _TOOL_INPUT = "input"
 """Below the top of a body an object of that name is free JSON, too."""
 
+_DEEP = 2
+"""Where content lies in a body, at least."""
+
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+', re.DOTALL)
 _BASE64 = re.compile(rb'"[A-Za-z0-9+/=_-]{64,}"')
 _DATA_URL = re.compile(rb'"data:[^",]*;base64,')
@@ -73,14 +76,14 @@ def edited_json(text: str, edit: Edit) -> str:
     return _edited(text.encode(), edit, free=True).decode()
 
 
-def _edited(body: bytes, edit: Edit, *, free: bool) -> bytes:
+def _edited(body: bytes, edit: Edit, *, free: bool, depth: int = 0) -> bytes:
     out: list[bytes] = []
     copied = 0
     levels = [_Level(False, True, free)]
     for token in _TOKEN.finditer(body):
         level, first = levels[-1], body[token.start()]
         if first in b"{[":
-            text, inside = _inside(level, first == 0x7B, len(levels))
+            text, inside = _inside(level, first == 0x7B, depth + len(levels))
             levels.append(_Level(first == 0x7B, text, inside))
         elif first in b"}]":
             levels.pop()
@@ -187,7 +190,7 @@ def _part(part: Part, edit: Edit) -> Any:
         case ToolResult():
             return replace(part, content=[_part(each, edit) for each in part.content])
         case Foreign():
-            return replace(part, raw=edited_body(part.raw, edit))
+            return replace(part, raw=_edited(part.raw, edit, free=False, depth=_DEEP))
         case Image():
             return part
 

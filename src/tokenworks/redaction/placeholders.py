@@ -1,10 +1,7 @@
 """What stands in the place of what was found: `[EMAIL_1]`, the same for the same text throughout a request."""
 
-from tokenworks.redaction.entities import Rule
-from tokenworks.redaction.patterns import Pattern
-from tokenworks.redaction.scanner import Rules
-
-PLACEHOLDERS = Rules([Rule("PLACEHOLDER", Pattern(r"\[[A-Z][A-Z0-9_]{0,63}_[0-9]{1,6}\]"))])
+PATTERN = r"\[[A-Z][A-Z0-9_]{0,63}_[0-9]{1,6}\]"
+"""What they all look like."""
 
 
 class Placeholders:

@@ -10,7 +10,7 @@ from anthropic import Anthropic, BadRequestError
 from tests.gateway.conftest import KEY, wait_for
 from tests.gateway.guardrails.conftest import CARD, MAIL, Guarded, pii, saying, words
 
-from tokenworks.core.events import Event, FinishReason, ReasoningDelta, TextDelta, ToolCallDelta
+from tokenworks.core.events import Event, Finished, FinishReason, ReasoningDelta, TextDelta, ToolCallDelta
 from tokenworks.snapshot.records import AliasRecord, PolicyRecord
 
 PROMPT = f"Write to {MAIL} and pay with {CARD}; {MAIL} answers."
@@ -253,11 +253,36 @@ def test_reasoning_and_arguments_of_calls(guarded: Guarded, openais: openai.Open
 
 
 def test_one_choice_is_blocked_and_the_other_goes_on(guarded: Guarded) -> None:
-    said: list[Event] = [TextDelta("a ", 0), TextDelta("b ", 1), TextDelta(MAIL + " ", 0), TextDelta("end", 1)]
+    said: list[Event] = [TextDelta("a ", 0), TextDelta("b ", 1), TextDelta(f"{MAIL} c", 0), TextDelta("end", 1)]
     guarded.use(pii(action="block", phase="after"))
-    guarded.say(lambda _: said)
-    answer = guarded.ask(n=2).json()
-    assert answer["choices"][0]["finish_reason"] == "content_filter"
+    guarded.say(lambda _: [*said, Finished(FinishReason.STOP, 1)])
+    answer = guarded.ask(n=2, stream=True)
+    texts, why = ["", ""], [None, None]
+    for line in answer.text.splitlines():
+        for choice in json.loads(line[6:])["choices"] if line.startswith("data: {") else ():
+            texts[choice["index"]] += choice["delta"].get("content") or ""
+            why[choice["index"]] = choice["finish_reason"] or why[choice["index"]]
+    assert texts == ["a ", "b end"]
+    assert why == ["content_filter", "stop"]
+
+
+def test_what_a_lost_upstream_said_is_gone_on_with_as_it_said_it(guarded: Guarded) -> None:
+    """The second upstream is told the first half of the secret, and the caller gets neither half."""
+    half = SECRET.index("@") + 4
+    said = iter([SECRET[:half], SECRET[half:]])
+
+    async def script(request: Any, seen: Any) -> Any:
+        text = next(said)
+        return await saying(lambda _: words(text), cut=SECRET.startswith(text))(request, seen)
+
+    guarded.use(pii(), policy=PolicyRecord(retries=2, hedge=0, breaker=0))
+    guarded.gateway.upstream.script = script
+    asked = {"model": "claude", "max_tokens": 100, "messages": [{"role": "user", "content": "Hi"}]}
+    answer = guarded.ask("/v1/messages", stream=True, **asked)
+    events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+    assert "".join(each["delta"].get("text", "") for each in events if each["type"] == "content_block_delta") == HIDDEN
+    assert events[-1]["type"] == "message_stop"
+    assert SECRET[:half] in json.dumps(guarded.gateway.upstream.seen[-1].body["messages"][-1])
 
 
 def test_a_stream_that_is_lost_goes_on_and_nothing_is_said_twice_or_half(guarded: Guarded) -> None:

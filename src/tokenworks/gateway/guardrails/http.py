@@ -34,6 +34,9 @@ FAILURES = 3
 FIRST_REST, LONGEST_REST = 1.0, 30.0
 KEEP_ALIVE_SECONDS = 4.0
 
+MOST_ENTITIES = 50
+
+_ENTITY = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
 _SENTENCE = re.compile(r"[.!?:;。！？]\s|\n")
 _ODD = re.compile(r"[^\x20-\x7e\xa0-\uffff]")
 
@@ -61,6 +64,7 @@ class HttpHook:
         self._secret = unseal(cluster_key, guardrail(record.name), record.secret) if record.secret else ""
         self._address = Address.parse(record.url)
         self._session: aiohttp.ClientSession | None = None
+        self._entities: set[str] = set()
         self._failures = 0
         self.rest_until = 0.0
 
@@ -91,9 +95,17 @@ class HttpHook:
             raise refused(self.record.name, reason or "its content is not allowed")
         if verdict.action == "redact" and verdict.texts != texts:
             for entity, count in verdict.entities.items() or (("", 1),):
-                session.fire(self.record, phase, "redact", _ODD.sub("", entity)[:64], max(count, 0))
+                session.fire(self.record, phase, "redact", self._named(entity), max(count, 0))
             return verdict.texts
         return texts
+
+    def _named(self, entity: str) -> str:
+        """What it calls something: few names, and short ones, since metrics and headers have them."""
+        if entity not in self._entities:
+            if len(self._entities) >= MOST_ENTITIES or not _ENTITY.fullmatch(entity):
+                return "OTHER" if entity else ""
+            self._entities.add(entity)
+        return entity
 
     async def _asked(self, session: Session, phase: str, texts: list[str], more: dict[str, Any]) -> Verdict:
         now = time.monotonic()

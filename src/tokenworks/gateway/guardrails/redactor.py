@@ -6,13 +6,16 @@ from collections.abc import Callable, Sequence
 
 from tokenworks.gateway.guardrails.base import AFTER, BEFORE, Channel, Session, refused
 from tokenworks.redaction.editing import Editor, JsonEditor, TextEditor, edited
-from tokenworks.redaction.entities import rules
-from tokenworks.redaction.placeholders import PLACEHOLDERS
+from tokenworks.redaction.entities import Rule, rules
+from tokenworks.redaction.patterns import Pattern
+from tokenworks.redaction.placeholders import PATTERN
 from tokenworks.redaction.scanner import Replace, Rules
 from tokenworks.snapshot.records import GuardrailRecord
 
 AT_ONCE = 32 * 1024
 """Characters. More are looked at beside the event loop."""
+
+_PLACEHOLDERS = Rules([Rule("PLACEHOLDER", Pattern(PATTERN))])
 
 
 class Redactor:
@@ -84,4 +87,4 @@ class Editing:
 def restoring(session: Session) -> Editing:
     """Makes of placeholders what they stand for, as far as they do since before the answer began."""
     known = dict(session.placeholders.found)
-    return Editing(PLACEHOLDERS, lambda entity, text: known.get(text, text))
+    return Editing(_PLACEHOLDERS, lambda entity, text: known.get(text, text))
