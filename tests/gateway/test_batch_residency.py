@@ -32,8 +32,9 @@ def test_a_line_is_held_to_the_policy_of_now(region: str, status: int) -> None:
     sinks = {name: SinkRecord(name, region) for name in OWN}
     snapshot: Any = SimpleNamespace(state=State(residency={policy.id: policy}, sinks=sinks))
     nothing: Any = SimpleNamespace()
+    shadows: Any = SimpleNamespace(copy=lambda *_: None)
     planner = Planner(Facts())
-    pipeline = Pipeline(snapshot, nothing, nothing, planner, nothing, nothing)
+    pipeline = Pipeline(snapshot, nothing, nothing, planner, nothing, shadows, nothing, nothing)
     line = LineRecord("batch", 1, 1, 0, "req_1", "/v1/chat/completions", "digest", BODY)
     keys: Any = Keys()
     result = asyncio.run(run(line, keys, codec("openai_chat"), pipeline.serve))
