@@ -12,8 +12,9 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -364,6 +365,21 @@ def running_gateway(
             control.stop()
             upstream.close()
             print(gateway.log()[-4000:])
+
+
+def publish_and_wait(gateway: Gateway, state: State) -> None:
+    """In force when this returns: a model of a new name is listed, and that came in the same frame."""
+    marker = f"revision-{secrets.token_hex(4)}"
+    known = {name: model for name, model in state.models.items() if not name.startswith("revision-")}
+    listed = msgspec.structs.replace(known["assistant"], name=marker, default=False)
+    gateway.control.publish(replace(state, models={**known, marker: listed}))
+    request = urllib.request.Request(f"{gateway.url}/v1/models", headers={"authorization": f"Bearer {KEY}"})
+
+    def there() -> bool:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return marker.encode() in answer.read()
+
+    wait_for(there)
 
 
 def readyz(url: str) -> bytes:

@@ -14,7 +14,7 @@ import httpx2
 import pytest
 from aiohttp import web
 from msgspec.structs import replace as replace_record
-from tests.gateway.conftest import chunk, stream
+from tests.gateway.conftest import chunk, publish_and_wait, stream
 
 from tokenworks.snapshot.records import LimitRecord
 
@@ -38,8 +38,7 @@ def limited(gateway: Any) -> Iterator[Callable[..., None]]:
     plain = gateway.control._state
 
     def enforce(*limits: LimitRecord) -> None:
-        gateway.control.publish(replace(plain, limits={limit.name: limit for limit in limits}))
-        time.sleep(0.2)
+        publish_and_wait(gateway, replace(plain, limits={limit.name: limit for limit in limits}))
 
     yield enforce
     enforce()

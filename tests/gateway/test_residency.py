@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 from aiohttp import web
-from tests.gateway.conftest import KEY, Gateway, Loop, completion, running_gateway, wait_for
+from tests.gateway.conftest import KEY, Gateway, Loop, completion, publish_and_wait, running_gateway, wait_for
 
 from tokenworks.core.errors import PermissionDenied
 from tokenworks.gateway.admission.residency import Here
@@ -33,7 +33,8 @@ def require(gateway: Gateway, *policies: ResidencyRecord, **sinks: dict[str, Any
     held = {policy.id: policy for policy in policies}
     own = {name: SinkRecord(name, "eu-west", "EU", trains=False) for name in OWN}
     own |= {name: SinkRecord(name, **labels) for name, labels in sinks.items()}
-    gateway.control.publish(replace(state, revision=state.revision + 1, residency=held, sinks=own))
+    told = replace(state, revision=state.revision + 1, residency=held, sinks=own)
+    publish_and_wait(gateway, told)
 
 
 def ask(gateway: Gateway, path: str = "/v1/chat/completions", **members: Any) -> httpx2.Response:
