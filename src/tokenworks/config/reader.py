@@ -210,6 +210,7 @@ class _Reader:
         options = self._keys(("serve",), document.get("serve", {}), SERVE)
         labels = self._keys(("installation",), document.get("installation", {}), LABELS)
         sinks = {name: self._sink(name, table) for name, table in self._tables(document, "sinks").items()}
+        self._check_adapters(models)
         aliases = self._aliases(document, models)
         guardrails = self._guardrails(document, models)
         return Configuration(providers, models, options, Stated(**labels), sinks, aliases, guardrails)
@@ -327,6 +328,7 @@ class _Reader:
             "policy": lambda value: Policy(**self._keys((*path, "policy"), value, POLICY)),
             "price": lambda value: (self._bought if "targets" in table else self._rates)((*path, "price"), value),
             "engine": self._engine,
+            "adapter_of": values.model_name,
             "weights": values.string,
             "guardrails": values.words,
             "options": lambda value: self._options((*path, "options"), value),
@@ -345,12 +347,22 @@ class _Reader:
             said = "has no effect without a cache; add cache or cache_max"
             self._problem((*path, "semantic_model"), f"{_dotted((*path, 'semantic_model'))} {said}")
 
+    def _check_adapters(self, models: Mapping[str, ModelConfig]) -> None:
+        """A model that the file does not have may be one that workers bring."""
+        for model in models.values():
+            base = models.get(model.adapter_of or "")
+            if base is not None and not base.engine:
+                path = ("models", model.name, "adapter_of")
+                self._problem(path, f"{_dotted(path)} names '{base.name}', which has no engine; name a model that has")
+
     def _check_answered(self, path: KeyPath, table: dict[str, Any]) -> None:
         where = _dotted(path)
-        if "targets" not in table and "engine" not in table:
+        given = [key for key in ("targets", "engine", "adapter_of") if key in table]
+        if not given:
             self._problem(path, f'{where} has nobody to answer it; add targets = ["provider/model"] or an engine')
-        if "targets" in table and "engine" in table:
-            self._problem((*path, "engine"), f"{where} has both targets and an engine; keep one of them")
+        if len(given) > 1:
+            both = " and ".join("an engine" if key == "engine" else key for key in given[:2])
+            self._problem((*path, given[1]), f"{where} has both {both}; keep one of them")
         for key in ("weights", "options"):
             if key in table and "engine" not in table:
                 self._problem((*path, key), f"{_dotted((*path, key))} needs an engine; add one, or remove it")

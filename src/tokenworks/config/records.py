@@ -63,6 +63,7 @@ class ModelConfig:
     """`[models.NAME]`: a public name, answered by `targets` ("provider/model") or by a worker of ours.
 
     `price` holds the rates of core.price by kind; None: the file does not say. A worker's model has `engine` set;
+    `adapter_of` names one whose replicas answer with an adapter that is called as this model is.
     `weights` names a catalog entry or a source; `options` are the engine's own.
     """
 
@@ -72,6 +73,7 @@ class ModelConfig:
     policy: Policy = Policy()
     price: dict[str, int] | None = None
     engine: str | None = None
+    adapter_of: str | None = None
     weights: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     guardrails: tuple[str, ...] = ()

@@ -23,9 +23,16 @@ class Offer:
     price: dict[str, int] | None = None
     """Rates, where the file states them; otherwise the price book does."""
     engine: str | None = None
+    adapter_of: str | None = None
+    """The model whose replicas answer it, with an adapter of this name."""
     context_length: int | None = None
     max_output: int | None = None
     capabilities: tuple[str, ...] = ()
+
+
+def answers(offer: Offer, model: str) -> bool:
+    """Whether a replica of `model` does."""
+    return model == (offer.adapter_of or offer.name)
 
 
 def offers(configuration: Configuration, local_models: tuple[str, ...], catalog: Catalog) -> dict[str, Offer]:
@@ -46,7 +53,7 @@ def costs(configuration: Configuration) -> dict[str, dict[str, int]]:
 
 
 def _offer(model: ModelConfig, catalog: Catalog, providers: Mapping[str, ProviderConfig]) -> Offer:
-    weights = model.weights or model.name
+    weights = model.weights or model.adapter_of or model.name
     entry = catalog[weights] if weights in catalog and not model.targets else None
     limits, policy = model.limits, model.policy
     return Offer(
@@ -56,6 +63,7 @@ def _offer(model: ModelConfig, catalog: Catalog, providers: Mapping[str, Provide
         policy=PolicyRecord(**asdict(policy)),
         price=model.price,
         engine=model.engine or (entry.engine if entry else None),
+        adapter_of=model.adapter_of,
         context_length=entry.context_length if entry else None,
         max_output=entry.max_output if entry else None,
         capabilities=entry.capabilities if entry else (),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from msgspec.structs import replace as replace_record
 
 from tokenworks.config.records import Stated
-from tokenworks.control.offers import Offer
+from tokenworks.control.offers import Offer, answers
 from tokenworks.control.pricing.book import Published
 from tokenworks.control.residency import placed
 from tokenworks.control.storage.api_keys import ApiKey
@@ -118,7 +118,7 @@ class Announcer:
     def targets(self) -> Iterator[tuple[str, Labels]]:
         """Whoever may answer some model, by name, with its labels."""
         for offer in self._offers.values():
-            own = [replica for replica in self._replicas if replica.model == offer.name]
+            own = [replica for replica in self._replicas if answers(offer, replica.model)]
             if not offer.targets and not own:
                 yield f"a replica of {offer.name}", self.installation
             for replica in own:
@@ -163,7 +163,7 @@ class Announcer:
         costs, prices = self._book.costs, self._book.prices.get(offer.name, ())
         if not offer.targets:
             prices = (FREE, *prices)  # what a model of ours costs while nobody says otherwise
-        own = [replica for replica in replicas if replica.model == offer.name]
+        own = [replica for replica in replicas if answers(offer, replica.model)]
         lengths = [replica.context_length for replica in own if replica.context_length]
         outputs = [replica.max_output for replica in own if replica.max_output]
         return ModelRecord(
@@ -171,7 +171,7 @@ class Announcer:
             created=created,
             targets=(
                 *(_priced(target, costs.get(f"{target.upstream}/{target.model}", ())) for target in offer.targets),
-                *(TargetRecord(replica.id, replica.model, costs.get(f"local/{offer.name}", ())) for replica in own),
+                *(TargetRecord(replica.id, offer.name, costs.get(f"local/{offer.name}", ())) for replica in own),
             ),
             limits=offer.limits,
             policy=offer.policy,

@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from tokenworks.control.access import ReadTenants
+from tokenworks.control.offers import answers
 from tokenworks.control.services import Services, ServicesDep
 from tokenworks.core.money import nano_to_usd
 from tokenworks.core.price import STATED, Price
@@ -73,7 +74,7 @@ def _model(record: ModelRecord, upstreams: Mapping[str, UpstreamRecord], service
             silent_seconds=round(services.fleet.silence(replica.id), 1),
         )
         for replica in services.fleet.replicas
-        if replica.model == record.name
+        if replica.model == record.name or (offer is not None and answers(offer, replica.model))
     ]
     engine = offer.engine if offer else None
     return Model(

@@ -76,6 +76,7 @@ class Llama(ServerEngine):
             template=self._template,
             lookup=options.lookup,
             trace=options.trace,
+            adapters=options.adapters,
             parent=os.getpid(),
             capabilities=setup.capabilities,
             max_output=setup.max_output,

@@ -12,6 +12,7 @@ from tokenworks.protocols.worker import types as wire
 from tokenworks.worker.chat.template import BadTemplate, Template
 from tokenworks.worker.engines.base import EngineFailed, Setup
 from tokenworks.worker.engines.generating import TELL_MS, Batch, EngineDied, GeneratingEngine
+from tokenworks.worker.engines.llama.adapters import Adapters
 from tokenworks.worker.engines.llama.answer import Answer
 from tokenworks.worker.engines.llama.binding import BindingError
 from tokenworks.worker.engines.llama.choice import Choice
@@ -44,6 +45,7 @@ class Generator(GeneratingEngine):
         self._runner: Runner | None = None
         self._intake: Intake | None = None
         self._measuring: Measuring | None = None
+        self._adapters: Adapters | None = None
         self._disk: Disk | None = None
         self._trace: BinaryIO | None = None
         self._living: set[Answer] = set()
@@ -91,6 +93,8 @@ class Generator(GeneratingEngine):
         self._runner.start()
         model, capacity = self._model, kernel.capacity
         assert model is not None  # noqa: S101 -- `_load` made it
+        folder = Path(plan.adapters).expanduser() if plan.adapters is not None else None
+        self._adapters = Adapters(folder, plan.model, model, kernel, self._runner)
         self._measuring = Measuring(
             model, self._runner, lambda: Embedder(model, capacity=capacity, threads=plan.threads)
         )
@@ -165,31 +169,36 @@ class Generator(GeneratingEngine):
             async for batch in self._measure(request):
                 yield batch
             return
-        choices, prompts = await asyncio.to_thread(self.intake.choices, request)
-        answer = Answer(choices, asyncio.get_running_loop().create_future())
-        runner.submit(answer)
-        self._living.add(answer)
-        try:
-            await answer.accepted
-            yield [wire.Started(f"{self.setup.model}-{next(self._answers)}", self.setup.model)]
-            begin: list[wire.Event] = []
-            for choice in choices:
-                if request.echo:
-                    text = self.detokenize(prompts[choice.index // request.n].tokens)
-                    begin.append(wire.Tokens(text=text, index=choice.index))
-            if begin:
-                yield begin
-            told = 0
-            while answer.unfinished:
-                events = await answer.batch()
-                if (busy := _busy_ms(choices)) >= told + TELL_MS:
-                    told = busy
-                    events.append(wire.Tokens(gpu_ms=busy))
-                yield events
-            yield [_usage(choices, prompts, request.n)]
-        finally:
-            self._living.discard(answer)
-            runner.cancel(answer)
+        assert self._adapters is not None  # noqa: S101 -- there is a runner
+        async with self._adapters.using(request.model) as adapter:
+            choices, prompts = await asyncio.to_thread(self.intake.choices, request, adapter)
+            answer = Answer(choices, asyncio.get_running_loop().create_future())
+            runner.submit(answer)
+            self._living.add(answer)
+            try:
+                async for batch in self._follow(request, answer, prompts):
+                    yield batch
+            finally:
+                self._living.discard(answer)
+                runner.cancel(answer)
+
+    async def _follow(
+        self, request: wire.GenerateRequest, answer: Answer, prompts: list[Given]
+    ) -> AsyncGenerator[Batch, None]:
+        await answer.accepted
+        model = request.model or self.setup.model
+        yield [wire.Started(f"{model}-{next(self._answers)}", model)]
+        if request.echo:
+            texts = [self.detokenize(prompt.tokens) for prompt in prompts]
+            yield [wire.Tokens(text=texts[c.index // request.n], index=c.index) for c in answer.choices]
+        told = 0
+        while answer.unfinished:
+            events = await answer.batch()
+            if (busy := _busy_ms(answer.choices)) >= told + TELL_MS:
+                told = busy
+                events.append(wire.Tokens(gpu_ms=busy))
+            yield events
+        yield [_usage(answer.choices, prompts, request.n)]
 
     async def _measure(self, request: wire.GenerateRequest) -> AsyncGenerator[Batch, None]:
         assert self._measuring is not None  # noqa: S101 -- there is a runner

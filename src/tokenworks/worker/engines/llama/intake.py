@@ -79,7 +79,7 @@ class Intake:
         special = model.special | model.ends
         self._hidden = frozenset(token for token in special if model.text_of(token) not in markers)
 
-    def choices(self, request: wire.GenerateRequest) -> tuple[list[Choice], list[Given]]:
+    def choices(self, request: wire.GenerateRequest, adapter: str = "") -> tuple[list[Choice], list[Given]]:
         """InvalidRequest or ContextLengthExceeded for what cannot be done."""
         check(request)
         prompts = self._prompts(request)
@@ -99,6 +99,7 @@ class Intake:
                 index = number * request.n + copy
                 own = constraint.copy() if constraint is not None else None
                 choices.append(self._choice(request, prompt, index, most, own))
+                choices[-1].sequence.key = (request.tenant, adapter)
         return choices, prompts
 
     def render(
@@ -190,7 +191,6 @@ class Intake:
             tokens=list(tokens),
             limit=len(prompt.tokens) + most,
             tenant=request.tenant,
-            key=(request.tenant, ""),
             priority=PRIORITIES.get(request.priority, Priority.STANDARD),
             deadline=time.monotonic() + request.deadline if request.deadline is not None else math.inf,
             expected=min(most, EXPECTED),

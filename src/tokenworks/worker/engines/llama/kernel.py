@@ -6,6 +6,7 @@ and what it costs: docs/decisions/0006. Neighbouring slots are computed together
 
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +47,7 @@ class Kernel:
         self.threads = threads
         self.capacity: int = lib.llama_n_ctx_seq(self._context)
         self.batch = batch
-        self.adapters: dict[str, object] = {}
+        self.adapters: dict[str, Any] = {}
         self._adapter = ""
         self._arrays(batch)
         self.layout = self._find_layout()
@@ -143,6 +144,13 @@ class Kernel:
         else:
             self._lib.llama_set_adapters_lora(self._context, ffi.NULL, 0, ffi.NULL)
         self._adapter = adapter
+
+    def forget(self, adapter: str) -> None:
+        """Frees it."""
+        if adapter == self._adapter:
+            self._use("")
+        if (pointer := self.adapters.pop(adapter, None)) is not None:
+            self._lib.llama_adapter_lora_free(pointer)
 
     def _arrays(self, size: int) -> None:
         """The batch's arrays, filled through numpy: a step costs no call for each token."""

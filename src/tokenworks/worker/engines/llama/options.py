@@ -49,6 +49,8 @@ class Options(msgspec.Struct, frozen=True):
     """For so long a file is kept that nobody uses."""
     lookup: bool = True
     """Guess what repeats itself, where it gains: the same answers in fewer steps."""
+    adapters: str | None = None
+    """A folder of LoRA adapters: each NAME.gguf in it is a model called NAME."""
     trace: str | None = None
     """A file for what the scheduler does, step by step. It holds tokens of prompts and answers."""
     gpu_layers: int = -1
@@ -90,6 +92,7 @@ class Plan(msgspec.Struct, frozen=True):
     log_level: str = "info"
     disk: DiskPlan | None = None
     trace: str | None = None
+    adapters: str | None = None
 
 
 def context(options: Options, metadata: Metadata, known: int | None, memory: int) -> int:
