@@ -178,3 +178,26 @@ def test_a_run_that_ended_holds_up_nobody(server: Any, wait_until: Any) -> None:
     made = [server.call("POST", "/v1/responses", ask)[1]["id"] for _ in range(5)]
     ended = [f'"id":"{each}","status":"completed"' for each in made]
     wait_until(lambda: all(end in server.log("gateway") for end in ended), "every run to end")
+
+
+def test_a_prediction_ends_cleanly_when_a_strict_limit_ends(server: Any, wait_until: Any) -> None:
+    limit = {"scope": "model", "subject": "echo", "kind": "output_tokens", "limit": 40, "window_seconds": 86_400 * 30}
+    status, made = server.call("POST", "/admin/v1/limits", {**limit, "strict": True}, key=server.admin_key)
+    assert status in (200, 201), made
+    body = {"version": "tokenworks/echo", "input": {"prompt": " ".join(["w"] * 300), "max_tokens": 300}}
+
+    def ended() -> Any:
+        """The first prediction that the limit is in force for."""
+        _, prediction = server.call("POST", "/v1/predictions", body)
+        path = f"/v1/predictions/{prediction['id']}"
+        wait_until(lambda: server.call("GET", path)[1]["status"] in ("succeeded", "failed"), "the prediction's end")
+        _, found = server.call("GET", path)
+        assert found["status"] == "succeeded", found
+        return found if len(found["output"]) < 300 else None
+
+    found = wait_until(ended, "the limit")
+    assert found["status"] == "succeeded"
+    assert "".join(found["output"]).split() == ["w"] * 40
+    assert found["metrics"]["output_token_count"] == 40
+    path, key = f"/admin/v1/limits/{made['id']}", server.admin_key
+    assert server.call("DELETE", path, key=key)[0] in (200, 204)

@@ -6,16 +6,20 @@ import io
 import json
 import re
 import shlex
+import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 from openai import OpenAI, RateLimitError
 
 from tokenworks import receipts
+from tokenworks.journal.shipper import LINGER_SECONDS
+from tokenworks.journal.writer import JournalSettings
 
 TOKENWORKS = Path(sys.executable).with_name("tokenworks")
 PAGE = (Path(__file__).parents[2] / "docs" / "billing.md").read_text()
@@ -271,3 +275,32 @@ def test_the_same_key_is_done_once_from_the_command_line(run: Any) -> None:
     assert (first["new"], again["new"], first["sequence"]) == (True, False, again["sequence"])
     assert "must be more than 0" in run("billing", "grant", "0", "--memo", "m", code=1).stderr
     assert "-0.25" in run("billing", "adjust", "--memo", "typo", "--json", "--", "-0.25").stdout
+
+
+def test_settled_usage_is_visible_within_a_second_after_its_answer(server: Any) -> None:
+    """Counted in looks, not in time, and of several the one in the middle: this machine may be busy."""
+    assert LINGER_SECONDS + JournalSettings().sync_seconds < 0.5, (
+        "what shipping waits for, when it has something to ship"
+    )
+
+    def requests() -> int:
+        with urlopen(
+            Request(f"{server.url}/v1/organization/usage/completions?start_time={since}", headers=admin)
+        ) as answer:
+            page = json.load(answer)
+        return sum(each["num_model_requests"] for bucket in page["data"] for each in bucket["results"])
+
+    admin, since = {"authorization": f"Bearer {server.admin_key}"}, int(time.time()) - 86_400
+    looks = []
+    for number in range(9):
+        before, looked = requests(), 0
+        assert server.chat(f"look {number}")[0] == 200
+        while requests() == before:
+            looked += 1
+            assert looked < 1_000, "it never comes"
+            time.sleep(LOOK)
+        looks.append(looked)
+    assert statistics.median(looks) * LOOK <= 1.0, looks
+
+
+LOOK = 0.05

@@ -271,6 +271,13 @@ class Addressed(Protocol, metaclass=Ability):
 
 
 @runtime_checkable
+class Framed(Protocol, metaclass=Ability):
+    """A codec whose streams are binary frames and not lines; none is shorter than so many bytes."""
+
+    shortest_frame: int
+
+
+@runtime_checkable
 class TwoCalls(Protocol, metaclass=Ability):
     """A codec whose answer to a request for a stream tells where the stream is to be got."""
 

@@ -14,7 +14,7 @@ from tokenworks.gateway.upstreams.http import Answer
 from tokenworks.gateway.upstreams.prepare import Prepared
 from tokenworks.gateway.upstreams.quirks import choices
 from tokenworks.gateway.upstreams.watchdog import Watchdog
-from tokenworks.protocols.base import Concluding, Ending
+from tokenworks.protocols.base import Concluding, Ending, Framed
 from tokenworks.protocols.cost import in_stream
 from tokenworks.protocols.translation import Translation
 
@@ -75,7 +75,8 @@ class Try:
                     await self._finish_watched()
                     return
                 guard = self.attempt.guard
-                self._chunks = guard.within(answer.chunks(), self.attempt) if guard else answer.chunks()
+                frame = spoken.shortest_frame if isinstance(spoken := self.prepared.codec, Framed) else 0
+                self._chunks = guard.within(answer.chunks(), self.attempt, frame) if guard else answer.chunks()
                 async for chunk in self._chunks:
                     out = self._take(chunk)
                     if out or (self.watched is not None and (out := await self._looked_at(self.watched))):

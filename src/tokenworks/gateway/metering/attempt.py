@@ -159,7 +159,7 @@ class Guard(Protocol):
 
     ended: str
 
-    def within(self, chunks: AsyncIterator[bytes], attempt: "Attempt") -> AsyncIterator[bytes]: ...
+    def within(self, chunks: AsyncIterator[bytes], attempt: "Attempt", frame: int) -> AsyncIterator[bytes]: ...
 
 
 class Attempt:

@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 from tokenworks.core.request import Conversation, Request
 from tokenworks.protocols.base import Codec, bearer
-from tokenworks.protocols.bedrock_converse import errors, requests, responses, stream
+from tokenworks.protocols.bedrock_converse import errors, frames, requests, responses, stream
 from tokenworks.protocols.called import CalledOnly
 
 
@@ -13,6 +13,7 @@ class BedrockConverse(CalledOnly):
     name = requests.NAME
     path = "/model/{model}/converse"
     tasks: tuple[type, ...] = (Conversation,)
+    shortest_frame = frames.SHORTEST_MESSAGE
 
     headers = staticmethod(bearer)
     encode_request = staticmethod(requests.encode_request)

@@ -11,6 +11,7 @@ MAX_MESSAGE = 24 * 1024 * 1024
 """Bytes; the format's own limit is 16 MiB of payload and 128 KiB of headers."""
 
 _PRELUDE = struct.Struct(">III")
+SHORTEST_MESSAGE = _PRELUDE.size + 4
 _SIZES = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
 """Bytes of a header's value by its type; 6 and 7 are bytes and text, which tell their own length."""
 

@@ -7,7 +7,7 @@ from tokenworks.core.events import Event
 from tokenworks.core.request import Conversation, Embeddings, Prompts, Request, Rerank
 from tokenworks.protocols.base import Codec, Observation, Relay, StreamWriter, bearer
 from tokenworks.protocols.openai_chat.errors import read_error
-from tokenworks.protocols.worker import requests, stream, types
+from tokenworks.protocols.worker import framing, requests, stream, types
 
 ONLY_CALLED = "the worker protocol is called, not served to callers"
 
@@ -19,6 +19,7 @@ class Worker:
     tasks: tuple[type, ...] = (Conversation, Prompts, Embeddings, Rerank)
     stream_content_type = types.FRAMES
     stream_comment = b""
+    shortest_frame = framing.SHORTEST_FRAME
 
     headers = staticmethod(bearer)
     encode_request = staticmethod(requests.encode_request)

@@ -9,6 +9,9 @@ from tokenworks.protocols.worker.types import Event
 MAX_FRAME = 16 * 1024 * 1024
 """Bytes; a longer frame is garbage."""
 
+SHORTEST_FRAME = 16
+"""Bytes: its length, and a map that tells at least what it is."""
+
 _LENGTH = struct.Struct("<I")
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)

@@ -92,17 +92,18 @@ class Hold:
         if provider != self.provider:
             await self._keeper.enter(self, provider)
 
-    async def within(self, chunks: AsyncIterator[bytes], attempt: Attempt) -> AsyncIterator[bytes]:
+    async def within(self, chunks: AsyncIterator[bytes], attempt: Attempt, frame: int) -> AsyncIterator[bytes]:
         """An upstream's stream, as far as what is held covers it; `ended` tells that it was longer.
 
-        Line by line where it may have to be ended: no line brings more than one piece of output of each choice.
+        Where it may have to be ended: line by line, or in pieces no longer than its shortest `frame`. None of them
+        brings more than one piece of output of each choice.
         """
         async for chunk in chunks:
             if self.allowed == NEVER or self.estimate is None:
                 yield chunk
                 continue
             exact = self.asked.request.may_end
-            for piece in chunk.splitlines(keepends=True) if exact else (chunk,):
+            for piece in _pieces(chunk, frame) if exact else (chunk,):
                 if not await self.covers(attempt.output + self.estimate.choices):
                     attempt.cut()
                     if not exact:
@@ -209,6 +210,12 @@ def refused_provider(limit: LimitRecord, retry_after: float | None) -> UpstreamU
         code="provider_limit_reached",
         retry_after=retry_after,
     )
+
+
+def _pieces(chunk: bytes, frame: int) -> list[bytes]:
+    if not frame:
+        return chunk.splitlines(keepends=True)
+    return [chunk[at : at + frame] for at in range(0, len(chunk), frame)]
 
 
 def _more(claim: Claim, ahead: int, least: int | None) -> Claim:
