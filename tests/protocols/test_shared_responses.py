@@ -3,6 +3,7 @@ and survives its neutral form, its answer becomes events, its stream tells what 
 
 import copy
 import json
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -182,3 +183,31 @@ def test_a_stream_that_was_passed_through_is_gone_on_with_after_any_event() -> N
             assert {**told(again), "thoughts": ""} == {**told(every), "thoughts": ""}, (name, at)
             gone_on += 1
     assert gone_on > 150, (gone_on, refused)
+
+
+def without_one(value: Any) -> Iterator[Any]:
+    """The same without one of its members, each in turn."""
+    if isinstance(value, dict):
+        for name in value:
+            yield {other: inner for other, inner in value.items() if other != name}
+            for inner in without_one(value[name]):
+                yield {**value, name: inner}
+
+
+def test_a_stream_that_lacks_something_is_gone_on_with_or_not_but_breaks_nothing() -> None:
+    request = RESPONSES.decode_request(b'{"model":"m","input":"Hi","stream":true}')
+    tried = 0
+    for text in answers(str).values():
+        events = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]
+        # What a response repeats of its request is many members that nobody looks at.
+        events = [{**each, **({"response": {"model": "m"}} if "response" in each else {})} for each in events[:20]]
+        for at, event in enumerate(events):
+            for less in without_one(event):
+                told_so_far = [*events[:at], less, *events[at + 1 :]]
+                raw = b"".join(b"data: " + json.dumps(each).encode() + b"\n\n" for each in told_so_far)
+                writer = RESPONSES.stream_writer(request, "resp_ours", 1)
+                assert isinstance(writer, Continuing)
+                if writer.go_on(raw):
+                    assert writer.feed(TextDelta("more")) + writer.close()
+                tried += 1
+    assert tried > 1_000

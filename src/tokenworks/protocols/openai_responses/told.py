@@ -61,10 +61,17 @@ def read(raw: bytes) -> Told | None:
                 _take(told, _EVENT.decode(data))
     except (msgspec.MsgspecError, ValueError, IndexError, KeyError):
         return None
-    growing = [item for item in told.items if not item.closed]
-    if any(item.body.get("type") not in _WRITABLE for item in growing) or not told.response:
+    if not told.response or not all(map(_is_named, told.items)):
         return None
-    return None if sum(item.body["type"] != "function_call" for item in growing) > 1 else told
+    growing = [item.body.get("type") for item in told.items if not item.closed]
+    if not _WRITABLE.issuperset(growing) or len(growing) - growing.count("function_call") > 1:
+        return None
+    return told
+
+
+def _is_named(item: ToldItem) -> bool:
+    names = ("id", "call_id", "name") if item.body.get("type") == "function_call" else ("id",)
+    return all(isinstance(item.body.get(name), str) for name in names)
 
 
 def _take(told: Told, event: wire.ToldEvent) -> None:
@@ -78,18 +85,18 @@ def _take(told: Told, event: wire.ToldEvent) -> None:
     elif event.type == "response.output_item.done" and event.item is not None:
         told.items[event.output_index] = ToldItem(event.item, closed=True)
     elif event.type == "response.function_call_arguments.delta":
-        told.items[event.output_index].text.append(event.delta)
+        told.items[event.output_index].text.append(_text(event))
     elif event.type in _PARTS_BEGUN and event.part is not None:
         _begin(told.items[event.output_index], event, event.part["type"])
     elif event.type in _PARTS_DONE and event.part is not None:
         item = told.items[event.output_index]
-        item.body[item.holder].append(event.part)
+        _parts(item).append(event.part)
         item.part = ""
     elif (kind := _DELTAS.get(event.type)) is not None:
         item = told.items[event.output_index]
         if not item.part:
             _begin(item, event, kind)
-        item.text.append(event.delta)
+        item.text.append(_text(event))
         item.logprobs += event.logprobs or ()
 
 
@@ -98,4 +105,18 @@ def _begin(item: ToldItem, event: wire.ToldEvent, kind: str) -> None:
         raise ValueError("a part that nobody could go on with")
     item.part, item.text, item.logprobs = kind, [], []
     item.number = event.summary_index if kind == "summary_text" else event.content_index
-    item.body[item.holder] = item.body.get(item.holder) or []
+    _parts(item)
+
+
+def _parts(item: ToldItem) -> list[Any]:
+    """Those that are done; some hosts say nothing of them while there are none."""
+    found = item.body[item.holder] = item.body.get(item.holder) or []
+    if not isinstance(found, list):
+        raise ValueError("parts that are no list")
+    return found
+
+
+def _text(event: wire.ToldEvent) -> str:
+    if not isinstance(event.delta, str):
+        raise ValueError("a delta without its text")
+    return event.delta
