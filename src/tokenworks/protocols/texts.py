@@ -40,7 +40,8 @@ _DEEP = 2
 """Where content lies in a body, at least."""
 
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+', re.DOTALL)
-_BASE64 = re.compile(rb'"[A-Za-z0-9+/=_-]{64,}"')
+_BASE64 = re.compile(rb'"[A-Za-z0-9+/=_-]{512,}"')
+"""Longer than any key: that one is to be found."""
 _DATA_URL = re.compile(rb'"data:[^",]*;base64,')
 _NUMBERS = re.compile(rb"-?[0-9]")
 _DECODE = msgspec.json.Decoder(str).decode
@@ -155,6 +156,13 @@ def edited_request(request: Request, edit: Edit) -> Request:
         ignored=list(request.ignored),
         own=list(request.own),
     )
+
+
+def has_tokens(request: Request) -> bool:
+    """Whether some of its text comes as ids of tokens, which nobody here can read."""
+    task = request.task
+    texts = task.prompts if isinstance(task, Prompts) else task.inputs if isinstance(task, Embeddings) else []
+    return any(not isinstance(each, str) for each in texts)
 
 
 def _task(task: Any, edit: Edit) -> Any:

@@ -226,6 +226,19 @@ def test_vectors_and_rankings_have_texts_too(guarded: Guarded) -> None:
         assert (refused.status_code, "guardrail 'pii'" in refused.text) == (400, True), refused.text
 
 
+def test_what_looks_like_data_and_is_a_key_and_what_cannot_be_read(guarded: Guarded) -> None:
+    guarded.use(pii(phase="before"))
+    guarded.say("ok")
+    key = "sk-proj-" + "aB3_" * 45
+    guarded.ask(messages=[{"role": "user", "content": key}])
+    assert guarded.gateway.upstream.seen[-1].body["messages"][0]["content"] == "[API_KEY_1]"
+    guarded.gateway.upstream.seen.clear()
+    for path, body in (("/v1/completions", {"model": "texts", "prompt": [1, 2]}), ("/v1/embeddings", {"input": [[1]]})):
+        refused = guarded.ask(path, **body)
+        assert (refused.status_code, "ids of tokens" in refused.text) == (400, True), refused.text
+    assert not guarded.gateway.upstream.seen
+
+
 def test_reasoning_and_arguments_of_calls(guarded: Guarded, openais: openai.OpenAI) -> None:
     """JSON stays JSON: what comes back for a placeholder is written as JSON wants it."""
     arguments = '{"q": "[QUOTED_1]", "cc": "\\u0062ob@example.org", "card": 4111111111111111}'

@@ -15,9 +15,9 @@ from tokenworks.core.caller import Caller
 from tokenworks.core.errors import ContentRefused, Unavailable
 from tokenworks.core.request import Conversation, Prompts, Request
 from tokenworks.gateway.admission.residency import require
-from tokenworks.gateway.guardrails.base import AFTER, BEFORE, Hook, Session, Stage, line, summary
+from tokenworks.gateway.guardrails.base import AFTER, BEFORE, Hook, Session, Stage, line, refused, summary
 from tokenworks.gateway.metering.attempt import Asked, Meter
-from tokenworks.protocols.texts import edited_request
+from tokenworks.protocols.texts import edited_request, has_tokens
 from tokenworks.snapshot.records import GuardrailRecord
 from tokenworks.snapshot.state import State
 
@@ -103,6 +103,8 @@ class Guardrails:
         hooks = [self._hook(record) for record in records]
         for hook in hooks:
             if hook.record.phase != AFTER:
+                if has_tokens(request):
+                    raise refused(hook.record.name, "it has ids of tokens in the place of text, which cannot be read")
                 request = await self._passed(hook, session, request)
         return request, hooks
 
