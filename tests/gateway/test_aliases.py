@@ -21,6 +21,7 @@ from tokenworks.snapshot.records import (
     CredentialRecord,
     GuardrailRecord,
     LimitRecord,
+    LimitsRecord,
     PriceRecord,
     ResidencyRecord,
     SinkRecord,
@@ -31,6 +32,8 @@ from tokenworks.snapshot.sealing import read_cluster_key, seal
 CHAT = {"model": "chat", "messages": [{"role": "user", "content": "Hi"}]}
 ONLY_ALIAS, ONLY_MODEL = "sk-tw-only-alias", "sk-tw-only-model"
 HTTP = httpx2.Client(timeout=20)
+PATIENT = LimitsRecord(connect=20, first_token=60, idle=60, total=60)
+"""Copies that a test holds up do not end before it lets them go."""
 RATES = {"input": 1_000_000_000, "output": 2_000_000_000}
 
 
@@ -42,7 +45,9 @@ def running(servers: Loop) -> Iterator[Gateway]:
         models = dict(state.models)
         [target] = models["assistant"].targets
         costed = msgspec.structs.replace(target, model="model-s", costs=(PriceRecord(RATES, id="cost_1"),))
-        models["tried"] = msgspec.structs.replace(models["assistant"], name="tried", targets=(costed,), default=False)
+        models["tried"] = msgspec.structs.replace(
+            models["assistant"], name="tried", targets=(costed,), limits=PATIENT, default=False
+        )
         gateway.control._state = replace(
             state, keys={**state.keys, **{each.digest: each for each in keys}}, models=models
         )
@@ -249,7 +254,7 @@ def test_a_copy_is_the_operators_and_costs_nobody_else(gateway: Gateway, stream:
 def hanging(released: threading.Event) -> Any:
     async def script(request: web.Request, seen: Any) -> web.StreamResponse:
         if seen.body["model"] == "model-s":
-            await asyncio.to_thread(released.wait, 20)
+            await asyncio.to_thread(released.wait, 60)
         return await completion(request, seen)
 
     return script
@@ -371,7 +376,7 @@ def test_a_copy_says_what_guardrails_of_both_models_let_go_on(gateway: Gateway) 
 
 
 def test_limits_on_what_is_bought_count_copies_and_those_of_callers_do_not(gateway: Gateway) -> None:
-    own = LimitRecord("project", "proj_1", None, "requests", 3, 3600)
+    own = LimitRecord("project", "proj_1", None, "requests", 3, period="total")
     worst = (len(json.dumps({**CHAT, "max_tokens": 4}, separators=(",", ":"))) + 64) * 1_000 + 4 * 2_000
     bought = LimitRecord("model", "tried", None, "spend_nano_usd", worst + 17_999, period="total")
     publish(gateway, chat(to="assistant", shadow=SHADOW), limits={each.name: each for each in (own, bought)})
