@@ -29,7 +29,7 @@ def test_without_any_model_the_default_runs(tmp_path: Path) -> None:
     assert plan.models == ("smollm2-135m",)
     (worker,) = plan.workers
     assert options(worker, "--weights") == ["smollm2-135m"]
-    assert options(worker, "--engine") == ["llama_server"]
+    assert options(worker, "--engine") == ["llama"]
     assert options(plan.control, "--local-model") == ["smollm2-135m"]
 
 

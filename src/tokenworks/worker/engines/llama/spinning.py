@@ -14,8 +14,9 @@ from tokenworks.worker.engines.llama.binding import ffi, library
 
 WINDOW = 0.25
 """Seconds of computing between two looks."""
-CROWDED, QUIET = 0.10, 0.03
-"""Shares of the time that this thread waited for a core: to begin sleeping, and to spin again."""
+CROWDED, QUIET = 0.15, 0.08
+"""Shares of the time that this thread waited for a core: to begin sleeping, and to spin again. With a few busy
+processes on the same two cores it waits for a third to two thirds of the time, whichever it does."""
 SCHEDULE = Path("/proc/thread-self/schedstat")
 """Linux: nanoseconds run, nanoseconds waited for a core, slices."""
 
