@@ -56,9 +56,10 @@ class Edge:
                 await self._answer(exchange, codec)
             else:
                 await self._handler(exchange)(exchange)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as left:
             # The connection is gone, or the process is told to end: nobody is left to answer.
             exchange.status = 499
+            left.__traceback__ = left.__context__ = None  # it holds frames that hold it
         except TokenworksError as error:
             await self._fail(exchange, error)
         except Exception:
