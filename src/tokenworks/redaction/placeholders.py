@@ -8,13 +8,13 @@ class Placeholders:
     """`taken` is text in which none of them may stand already."""
 
     def __init__(self, taken: bytes = b"") -> None:
-        self.found: dict[str, str] = {}
-        """By placeholder."""
+        self.restored: dict[str, str] = {}
+        """By placeholder: the texts that are to come back in the answer."""
         self._taken = taken
         self._known: dict[tuple[str, str], str] = {}
         self._last: dict[str, int] = {}
 
-    def of(self, entity: str, text: str) -> str:
+    def of(self, entity: str, text: str, *, restored: bool = False) -> str:
         known = self._known.get((entity, text))
         if known is not None:
             return known
@@ -23,5 +23,6 @@ class Placeholders:
             number += 1
         self._last[entity] = number
         name = self._known[entity, text] = f"[{entity}_{number}]"
-        self.found[name] = text
+        if restored:
+            self.restored[name] = text
         return name

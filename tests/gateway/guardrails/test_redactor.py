@@ -110,6 +110,14 @@ def test_secrets_stay_here_and_come_back(guarded: Guarded, asking: Asking, surfa
     assert asking(surface, model, PROMPT, stream=True)[0][0].startswith("Dear [EMAIL_1]"[:3])
 
 
+def test_each_restores_what_it_took_itself(guarded: Guarded) -> None:
+    cards = pii(name="cards", entities=("credit_card",), phase="before")
+    guarded.use(cards, pii(phase="before", restore=True))
+    guarded.say("[CREDIT_CARD_1] of [EMAIL_1]")
+    answer = guarded.ask(messages=[{"role": "user", "content": PROMPT}])
+    assert answer.json()["choices"][0]["message"]["content"] == f"[CREDIT_CARD_1] of {MAIL}"
+
+
 @pytest.mark.parametrize(("surface", "model"), SURFACES)
 def test_what_the_model_says_is_the_same_streamed_and_whole(
     guarded: Guarded, asking: Asking, surface: str, model: str

@@ -79,11 +79,11 @@ class Guardrails:
             raise
         told = isinstance(request.task, Conversation | Prompts)
         after = tuple(hook for hook in hooks if hook.record.phase != BEFORE and told)
-        restores = told and bool(session.placeholders.found) and any(record.restore for record in records)
-        if request.logprobs and (after or restores):  # tokens would tell what was taken out
+        restored = session.placeholders.restored if told else {}
+        if request.logprobs and (after or restored):  # tokens would tell what was taken out
             request = replace(request, logprobs=False, top_logprobs=0, ignored=[*request.ignored, "logprobs"])
-        request = replace(request, guarded=_alike(records, session.placeholders.found if restores else {}))
-        watch = Watch(session, after, restores, summary(session.fired), _told(records, session))
+        request = replace(request, guarded=_alike(records, restored))
+        watch = Watch(session, after, bool(restored), summary(session.fired), _told(records, session))
         return replace_record(asked, request=request), watch
 
     async def allowed(self, request: Request, caller: Caller, state: State) -> Request:

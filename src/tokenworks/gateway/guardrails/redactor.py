@@ -37,11 +37,11 @@ class Redactor:
         return news
 
     def _all(self, session: Session, texts: Sequence[str], found: Counter[str]) -> list[str]:
-        redacts = self.record.action == "redact"
+        redacts, restored = self.record.action == "redact", self.record.restore
 
         def replace(entity: str, text: str) -> str:
             found[entity] += 1
-            return session.placeholders.of(entity, text) if redacts else text
+            return session.placeholders.of(entity, text, restored=restored) if redacts else text
 
         return [edited(TextEditor(self._rules, replace), text) for text in texts]
 
@@ -85,6 +85,6 @@ class Editing:
 
 
 def restoring(session: Session) -> Editing:
-    """Makes of placeholders what they stand for, as far as they do since before the answer began."""
-    known = dict(session.placeholders.found)
+    """Makes of placeholders what they stand for, where the guardrail that made them of the request wants that."""
+    known = dict(session.placeholders.restored)
     return Editing(_PLACEHOLDERS, lambda entity, text: known.get(text, text))
