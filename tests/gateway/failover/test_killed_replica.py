@@ -59,7 +59,7 @@ def engine(request: pytest.FixtureRequest) -> tuple[tuple[str, ...], str]:
     cache = Path(os.environ.get("TOKENWORKS_CACHE_DIR", Path(__file__).parents[3] / ".cache"))
     weights = fetch(Entry(name="smollm2-135m", source=SOURCE), cache)
     options = ("--engine", "llama_server", "--weights", f"file:{weights}", "--option", "slots=1")
-    return (*options, "--option", "context=1024"), QUESTION
+    return (*options, "--option", "context=1024", "--option", "threads=1"), QUESTION
 
 
 class Stream:
@@ -69,7 +69,7 @@ class Stream:
         self.chunks: list[dict[str, Any]] = []
         self.done = False
         self.raw = ""
-        body = {"model": "two", "stream": True, "max_tokens": 40, "temperature": 0, "seed": 1}
+        body = {"model": "two", "stream": True, "max_tokens": 24, "temperature": 0, "seed": 1}
         body |= {"messages": [{"role": "user", "content": question}], "stream_options": {"include_usage": True}}
         headers = {"Authorization": f"Bearer {KEY}"}
         with httpx2.stream(
