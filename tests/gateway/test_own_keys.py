@@ -10,7 +10,7 @@ from aiohttp import web
 from tests.gateway.conftest import KEY, Gateway, Loop, completion, running_gateway, wait_for
 
 from tokenworks.journal.records import Opened, Settled
-from tokenworks.snapshot.records import CredentialRecord, OwnKeysRecord
+from tokenworks.snapshot.records import CredentialRecord, LimitRecord, OwnKeysRecord
 from tokenworks.snapshot.sealing import owned, read_cluster_key, seal
 
 
@@ -92,3 +92,27 @@ def test_a_refused_key_is_an_error_and_keeps_nobody_else_out(gateway: Gateway) -
         assert refused()
     bring(gateway)
     wait_for(lambda: not refused())
+
+
+def test_nothing_is_held_of_a_budget_that_pays_nothing(gateway: Gateway) -> None:
+    gateway.upstream.script = completion
+    bring(gateway, "theirs")
+    wait_for(lambda: told(gateway) == "Bearer theirs")
+    budget = LimitRecord("project", "proj_1", None, "spend_nano_usd", 1, period="total", strict=True)
+    state = gateway.control._state
+    gateway.control.publish(replace(state, revision=state.revision + 1, limits={budget.name: budget}))
+    bring(gateway)
+
+    def refused() -> bool:
+        try:
+            ask(gateway)
+        except openai.RateLimitError as error:
+            return error.code == "insufficient_quota"
+        return False
+
+    wait_for(refused)
+    bring(gateway, "theirs")
+    wait_for(lambda: not refused())
+    assert settled(gateway, ask(gateway).headers["x-request-id"])[1].charge == 0
+    state = gateway.control._state
+    gateway.control.publish(replace(state, revision=state.revision + 1, limits={}, own_keys={}))

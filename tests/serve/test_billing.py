@@ -27,6 +27,10 @@ CONFIG = """
 [models.echo]
 engine = "echo"
 price = {input = 0.15, cached_input = 0.075, output = 0.60}
+[models.timed]
+engine = "echo"
+options = {rate = 400}
+price = {gpu_second = 0.001}
 """
 
 
@@ -166,7 +170,7 @@ def test_limits_of_the_official_admin_client_hold_and_their_costs_are_read(serve
             assert refused.response.headers["x-should-retry"] == "false"
             organization.projects.spend_limit.update(project, currency="USD", interval="month", threshold_amount=1)
             wait_until(lambda: ask() is None, "money")
-            assert f"What is left of the budget of project {project} cannot cover" in str(ask("word " * 20_000))
+            assert f"What is left of the budget of project {project} cannot cover" in str(ask("w " * 70_000))
 
         def booked() -> int:
             buckets = organization.usage.costs(
@@ -304,3 +308,42 @@ def test_settled_usage_is_visible_within_a_second_after_its_answer(server: Any) 
 
 
 LOOK = 0.05
+
+
+def customer(server: Any, name: str) -> tuple[str, str]:
+    """A new organization's id, and an API key of its project."""
+    _, made = server.call("POST", "/admin/v1/organizations", {"name": name}, key=server.admin_key)
+    path = f"/v1/organization/projects/{made['project_id']}/service_accounts"
+    _, account = server.call("POST", path, {"name": "s"}, key=made["admin_key"])
+    return made["id"], account["api_key"]["value"]
+
+
+def test_time_of_an_engine_is_on_the_receipt_and_the_invoice(server: Any, wait_until: Any) -> None:
+    organization, key = customer(server, "timed")
+    body = {"model": "timed", "messages": [{"role": "user", "content": "say " * 100}], "max_tokens": 80}
+    with OpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0) as client:
+        answer = client.chat.completions.with_raw_response.create(**body)
+    name, cost = answer.headers["x-request-id"], int(answer.headers["x-tokenworks-cost-nano-usd"])
+    assert cost == 80 * 1_000_000 // 400, "80 tokens at 400 a second are 200 ms, at 1000 nano-dollars each"
+    found = wait_until(lambda: (told := receipt(server, name, key)[1]).get("final") and told, "the receipt")
+    [attempt] = found["attempts"]
+    assert attempt["usage"]["gpu_ms"] == 200
+    assert sum(line["amount_nano_usd"] for line in attempt["lines"]) == cost
+    assert "gpu_ms" in [line["kind"] for line in attempt["lines"]]
+    path = f"/admin/v1/billing/invoices/draft?organization_id={organization}"
+    _, draft = server.call("GET", path, key=server.admin_key)
+    [line] = [line for line in draft["lines"] if line["kind"] == "gpu_ms"]
+    assert (line["quantity"], line["amount_nano_usd"], draft["charged"]["nano_usd"]) == (200, cost, cost)
+
+
+def test_a_strict_limit_counts_a_prompt_that_a_token_a_byte_would_refuse(server: Any, wait_until: Any) -> None:
+    organization, key = customer(server, "strict")
+    limit = {"scope": "organization", "subject": organization, "kind": "input_tokens", "limit": 200, "strict": True}
+    server.call("POST", "/admin/v1/limits", {**limit, "period": "month"}, key=server.admin_key)
+
+    def ask(text: str) -> int:
+        body = {"model": "echo", "messages": [{"role": "user", "content": text}], "max_tokens": 4}
+        return server.call("POST", "/v1/chat/completions", body, key=key)[0]
+
+    wait_until(lambda: ask("word " * 300) == 429, "the limit")
+    assert ask("incomprehensibilities " * 60) == 200, "1,300 bytes, some 60 tokens"

@@ -62,6 +62,7 @@ from tokenworks.gateway.routing.plan import Facts
 from tokenworks.gateway.routing.planner import Planner
 from tokenworks.gateway.settings import Settings
 from tokenworks.gateway.shadows import Shadows
+from tokenworks.gateway.upstreams.counting import count_tokens
 from tokenworks.gateway.upstreams.http import Upstreams
 from tokenworks.gateway.upstreams.probe import Probe
 from tokenworks.journal.directory import JournalLocked
@@ -103,7 +104,16 @@ class Gateway:
         limits = EdgeLimits(body_bytes=settings.body_limit, keep_alive=settings.keep_alive, padding=settings.padding)
         shared = _limit_store(settings.limits, settings.limits_timeout)
         unshipped = Unshipped(journal.gateway_id, journal.kept())
-        self._admission = Admission(self._snapshot, shared, unshipped, journal.gateway_id, wait=settings.limits_wait)
+        self._admission = Admission(
+            self._snapshot,
+            shared,
+            unshipped,
+            journal.gateway_id,
+            wait=settings.limits_wait,
+            counter=lambda state, request, target: count_tokens(
+                self._upstreams, request, state.upstreams[target.upstream], target
+            ),
+        )
         self._health = Health(self._snapshot, journal, Probe(self._upstreams), self._admission, metrics)
         standings = Standings()
         self._prober = Prober(standings, Probe(self._upstreams), lambda: self._snapshot.state)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tokenworks.core.caller import Caller
+from tokenworks.core.errors import Unavailable
 from tokenworks.core.price import Price, Tariff
 from tokenworks.core.request import Conversation, Request
 from tokenworks.core.target import RouteLimits, Target
@@ -61,17 +62,35 @@ class Desk:
     name: str = "gw"
     max_output: int | None = 1_000
     prices: Price = PRICE
+    counts: int | None = None
+    """What an engine of ours tells of a prompt; None: others answer; 0: it cannot tell."""
+    asked_to_count: int = 0
 
     def __post_init__(self) -> None:
-        upstream = UpstreamRecord("up", "acme", ("openai_chat",), "http://127.0.0.1:9/v1")
-        other = UpstreamRecord("up2", "other", ("openai_chat",), "http://127.0.0.1:9/v1")
+        upstream = UpstreamRecord(
+            "up", "acme", ("openai_chat",), "http://127.0.0.1:9/v1", local=self.counts is not None
+        )
+        other = UpstreamRecord("up2", "other", ("openai_chat",), "http://127.0.0.1:9/v1", local=upstream.local)
         self.model = ModelRecord("m", 1, (), max_output=self.max_output)
         self.snapshot = Snapshot(State.of(models=[self.model], upstreams=[upstream, other]))
         self.enforce(*self.limits)
         tariff = Tariff((self.prices,))
         self.targets = [Target(each, "m1", RouteLimits(), tariff) for each in ("up", "up2")]
         unshipped = Unshipped(self.name)
-        self.admission = Admission(self.snapshot, self.store, unshipped, self.name, wait=self.wait)  # type: ignore[arg-type]
+        self.admission = Admission(
+            self.snapshot,  # type: ignore[arg-type]
+            self.store,
+            unshipped,
+            self.name,
+            wait=self.wait,
+            counter=self._count,
+        )
+
+    async def _count(self, state: State, request: Request, target: Target) -> int:
+        self.asked_to_count += 1
+        if not self.counts:
+            raise Unavailable("The engine is restarting.")
+        return self.counts
 
     def enforce(self, *limits: LimitRecord, spends: list[SpendRecord] | None = None) -> None:
         state = self.snapshot.state

@@ -7,22 +7,36 @@ gateway's share of them; a response header, a metric and /readyz say "degraded".
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from tokenworks.core.errors import LimitReached, Unavailable
+from tokenworks.core.errors import LimitReached, TokenworksError, Unavailable
+from tokenworks.core.request import Request
 from tokenworks.core.target import Target
 from tokenworks.gateway.admission.limits.base import Claim, Decision, LimitStore, Reading, Refusal
 from tokenworks.gateway.admission.limits.hold import Held, Hold, allowance, describe, refused_provider
 from tokenworks.gateway.admission.limits.learned import Learned
 from tokenworks.gateway.admission.limits.link import StoreLink
-from tokenworks.gateway.admission.limits.rules import SPEND, TOLD, Estimate, Rule, Rules, estimate
+from tokenworks.gateway.admission.limits.rules import (
+    SPEND,
+    TEMPLATE_TOKENS,
+    TOLD,
+    Estimate,
+    Rule,
+    Rules,
+    estimate,
+    is_rendered,
+)
 from tokenworks.gateway.admission.limits.unshipped import Charge, Unshipped
 from tokenworks.gateway.metering.attempt import CACHE, Asked
 from tokenworks.snapshot.records import LimitRecord
 from tokenworks.snapshot.state import State
 from tokenworks.snapshot.subscriber import Subscriber
 
+Counter = Callable[[State, Request, Target], Awaitable[int]]
+"""Asks an engine of ours for the tokens of a prompt. TokenworksError when it cannot tell."""
+COUNT_SECONDS = 1.0
+"""So long it may take before a request is refused by the bound."""
 LOOK_SECONDS = 0.1
 """A waiting request looks so often whether another gateway gave something back."""
 
@@ -59,8 +73,16 @@ class Admission:
     """`wait`: seconds a request waits for what running ones may give back."""
 
     def __init__(
-        self, snapshot: Subscriber, store: LimitStore, unshipped: Unshipped, gateway_id: str, *, wait: float = 2.0
+        self,
+        snapshot: Subscriber,
+        store: LimitStore,
+        unshipped: Unshipped,
+        gateway_id: str,
+        *,
+        wait: float = 2.0,
+        counter: Counter | None = None,
     ) -> None:
+        self._counter = counter
         self._snapshot = snapshot
         self._unshipped = unshipped
         self._link = StoreLink(store, gateway_id)
@@ -95,8 +117,28 @@ class Admission:
         bought = rules.for_provider(provider, model.name)
         hold = Hold(self, asked, self._estimate(asked, state, targets))
         if limits or bought:
-            await self._reserve(hold, limits, bought, provider)
+            try:
+                await self._reserve(hold, limits, bought, provider)
+            except LimitReached:
+                if not await self._counted(hold, state, targets):
+                    raise
+                await self._reserve(hold, limits, bought, provider)
         return hold
+
+    async def _counted(self, hold: Hold, state: State, targets: list[Target]) -> bool:
+        """Whether the prompt was counted, because it was refused by a bound of its tokens: at a token a byte a strict
+        limit has no room for what would fit by far."""
+        request, bound = hold.asked.request, hold.estimate
+        ours = all(state.upstreams[target.upstream].local for target in targets)
+        if self._counter is None or bound is None or not (hold.tight and ours and is_rendered(request)):
+            return False
+        try:
+            async with asyncio.timeout(COUNT_SECONDS):
+                counted = await self._counter(state, request, targets[0])
+        except (TokenworksError, TimeoutError):
+            return False
+        hold.estimate = bound.with_input(counted + TEMPLATE_TOKENS)
+        return hold.estimate.most.input < bound.most.input
 
     async def left(self, asked: Asked, state: State, targets: list[Target]) -> list[Left]:
         """Each limit that would count this request, in the order of refusals, those of its targets' providers last.
@@ -194,6 +236,7 @@ class Admission:
             if limits:
                 await self._reserve(hold, limits, (), provider)
             return
+        hold.tight = every[at].exact and refusal.used + hold.estimate.smallest(every[at].kind) <= refusal.limit
         raise _refused(every[at].limit, claims[at], refusal, self._wait)
 
     async def _decide(self, request_id: str, claims: list[Claim]) -> Decision:

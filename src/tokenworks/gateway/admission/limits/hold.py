@@ -50,6 +50,8 @@ class Hold:
         """Why it was given without the store."""
         self.ended = ""
         self.provider = ""
+        self.tight = False
+        """It was refused by what it takes at the most, where what it really takes might fit."""
         self.barred: dict[str, UpstreamUnavailable] = {}
         """Providers whose own limits have no room."""
         self.allowed = NEVER

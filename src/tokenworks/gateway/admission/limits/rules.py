@@ -121,6 +121,18 @@ class Estimate(msgspec.Struct, frozen=True):
                 high = middle
         return low
 
+    def smallest(self, kind: str) -> int:
+        """What a short answer takes, however few tokens its prompt may have."""
+        return self.amount(kind, self.with_input(1).least)
+
+    def with_input(self, most: int) -> "Estimate":
+        """Of a prompt that cannot have more tokens than that."""
+        usages = []
+        for each in (self.least, self.usual, self.most):
+            usages.append(tokens(min(each.input, most), each.output, (each.images, each.audio_ms)))
+        least, usual, hardest = usages
+        return msgspec.structs.replace(self, least=least, usual=usual, most=hardest)
+
     def with_output(self, output: int, *, exact: bool = True) -> Usage:
         """`exact`: with the most of input that there can be."""
         of = self.most if exact else self.usual
@@ -162,6 +174,12 @@ def estimate(
         max(choices, 1),
         BATCH if request.batch else sold_tier(request.service_tier),
     )
+
+
+def is_rendered(request: Request) -> bool:
+    """Whether an engine of ours that renders its conversation counts all of its prompt, but for a few tokens."""
+    task = request.task
+    return isinstance(task, Conversation) and not (request.own or request.options or request.images)
 
 
 def amount(kind: str, usage: Usage, charge: int) -> int:
