@@ -3,10 +3,11 @@
 from decimal import Context, Decimal, Inexact, localcontext
 from fractions import Fraction
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenworks.core.price import PARENTS, STATED, UNITS, Price, Tariff, When, unclear
+from tokenworks.core.price import PARENTS, STATED, UNITS, Price, Tariff, When, as_read, unclear
 from tokenworks.core.usage import KINDS, Usage
 
 TIERS = ("", "batch", "flex", "priority")
@@ -144,3 +145,18 @@ def test_a_price_states_what_it_is_for() -> None:
     assert unclear({"input": 0, "output": 0}) is None
     assert unclear({"gpu_ms": 5}) is None
     assert {kind for kind, _ in STATED.values()} == set(KINDS)
+
+
+@pytest.mark.parametrize(
+    "kind, quantity, rate, expected",
+    [
+        ("input", 8_000_000, "0.15", ("8,000,000", "0.15 /M")),
+        ("images", 120, "2000", ("120", "0.002 each")),
+        ("priced_requests", 1_000, "3000000", ("1,000", "3 each")),
+        ("audio_ms", 61_500, "0.1", ("61.5", "0.0001 /s")),
+        ("gpu_ms", 3_600_000, "~1.5", ("3,600", "~0.0015 /s")),
+        ("gpu_ms", 0, "0", ("0", "0 /s")),
+    ],
+)
+def test_what_is_no_token_is_read_as_it_is_sold(kind: str, quantity: int, rate: str, expected: tuple[str, str]) -> None:
+    assert as_read(kind, quantity, rate) == expected

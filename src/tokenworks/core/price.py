@@ -9,6 +9,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from fractions import Fraction
 
 from tokenworks.core.usage import KINDS, Usage
@@ -38,6 +39,21 @@ STATED = {
 }
 """How people state rates: USD per million tokens, per request, per second, per image. The kind, and what makes the
 stated nano-dollars those of a million units."""
+
+
+_READ = {"priced_requests": (1, "each"), "images": (1, "each"), "audio_ms": (1_000, "/s"), "gpu_ms": (1_000, "/s")}
+"""How people read a kind that is no token: how many make one, and what a rate is then for."""
+
+
+def as_read(kind: str, quantity: int, usd_per_million: str) -> tuple[str, str]:
+    """A line's quantity and rate for people: seconds and pieces at the price of one, tokens at that of a million (/M).
+    A rate that is rounded begins with ~."""
+    if kind not in _READ:
+        return f"{quantity:,}", f"{usd_per_million} /M"
+    many, unit = _READ[kind]
+    rate = Decimal(usd_per_million.removeprefix("~")) * many / UNITS_PER_RATE
+    rounded = "~" if usd_per_million.startswith("~") else ""
+    return f"{(Decimal(quantity) / many).normalize():,f}", f"{rounded}{rate.normalize():f} {unit}"
 
 
 def unclear(rates: Mapping[str, int]) -> str | None:

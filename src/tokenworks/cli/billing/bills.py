@@ -11,6 +11,7 @@ from tokenworks.cli.billing import asking
 from tokenworks.cli.billing.asking import Once, Organization, Usd
 from tokenworks.cli.connection import DEFAULT_DATA_DIR, DEFAULT_URL, AsJson, DataDir, Key, Url
 from tokenworks.cli.output import USAGE, CommandFailed
+from tokenworks.core.price import STATED, as_read
 
 FORMS = ("json", "csv", "pdf")
 
@@ -136,17 +137,28 @@ def _list(found: list[dict[str, Any]]) -> None:
     output.print_table(columns, rows, right=("TOTAL USD", "DUE USD", "OPEN USD"))
 
 
+_NAMES = {kind: name for name, (kind, _) in STATED.items()}
+"""Kinds as prices state them: seconds, not milliseconds."""
+
+
+def _read(line: dict[str, Any]) -> tuple[str, str, str]:
+    """Kind, quantity and rate."""
+    kind, told = line["kind"], line["usd_per_million"]
+    quantity, rate = as_read(kind, line["quantity"], told or "0")
+    return _NAMES.get(kind, kind), quantity, rate if told else "various"
+
+
 def _show(found: dict[str, Any]) -> None:
     if found["object"] == "credit_note":
         output.console.print(f"{found['number']} corrects {found['corrects']}: {found['reason']}")
         sums = [("CREDITED", found["net"]), ("TAX", found["tax"]), ("TOTAL", found["total"])]
         return output.print_table(("USD", ""), [(name, amount["usd"]) for name, amount in sums], right=("",))
     rows = [
-        (line["project"] or line["project_id"], line["key"] or line["key_id"], line["model"], line["kind"],
-         f"{line['quantity']:,}", line["usd_per_million"] or "various", line["amount_usd"]) for line in found["lines"]
+        (line["project"] or line["project_id"], line["key"] or line["key_id"], line["model"], *_read(line),
+         line["amount_usd"]) for line in found["lines"]
     ]  # fmt: skip
-    columns = ("PROJECT", "KEY", "MODEL", "KIND", "QUANTITY", "USD/MILLION", "USD")
-    output.print_table(columns, rows, right=("QUANTITY", "USD/MILLION", "USD"), wrap=("PROJECT", "KEY", "MODEL"))
+    columns = ("PROJECT", "KEY", "MODEL", "KIND", "QUANTITY", "RATE USD", "USD")
+    output.print_table(columns, rows, right=("QUANTITY", "RATE USD", "USD"), wrap=("PROJECT", "KEY", "MODEL"))
     rate = found["tax"]["basis_points"] / 100
     output.note(
         f"\n{found['number'] or 'Draft'} for {found['month']}: charges {found['charged']['usd']}, refunds "

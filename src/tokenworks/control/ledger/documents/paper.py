@@ -8,12 +8,14 @@ from typing import Any
 from fpdf import FPDF
 from fpdf.enums import XPos, YPos
 
+from tokenworks.core.price import as_read
+
 MARGIN = 16.0
 ROW = 5.0
 TITLES = {"invoice": "Invoice", "credit_note": "Credit note"}
 # Millimetres of an A4 page between the margins.
-_WIDTHS = (66.0, 30.0, 28.0, 24.0, 30.0)
-_HEADS = ("Model, tier", "Kind", "Quantity", "USD/million", "Amount USD")
+_WIDTHS = (60.0, 28.0, 28.0, 34.0, 28.0)
+_HEADS = ("Model, tier", "Kind", "Quantity", "Rate USD", "Amount USD")
 _TEXTS = 2
 """So many columns of them are no numbers."""
 _KINDS = {
@@ -25,8 +27,8 @@ _KINDS = {
     "output_audio": "output, audio",
     "output_image": "output, image",
     "priced_requests": "requests",
-    "audio_ms": "audio (ms)",
-    "gpu_ms": "GPU (ms)",
+    "audio_ms": "audio, seconds",
+    "gpu_ms": "GPU, seconds",
 }
 
 
@@ -137,9 +139,16 @@ def _table(paper: Paper, lines: Sequence[dict[str, Any]]) -> None:
             paper.put(paper.epw, f"Project {place[0]}, key {place[1]}", last=True)
         tier = "" if line["tier"] == "standard" else f", {line['tier']}"
         kind = _KINDS.get(line["kind"], line["kind"])
-        rate = line["usd_per_million"] or "various"
-        _row(paper, (line["model"] + tier, kind, f"{line['quantity']:,}", rate, line["amount_usd"]))
+        quantity, rate = as_read(line["kind"], line["quantity"], line["usd_per_million"] or "0")
+        rate = rate if line["usd_per_million"] else "various"
+        _row(paper, (line["model"] + tier, kind, quantity, rate, _money(line["amount_usd"])))
         before = place
+
+
+def _money(usd: str) -> str:
+    """All decimals that there are, and two at least."""
+    whole, _, part = usd.partition(".")
+    return f"{whole}.{part:0<2}"
 
 
 def _row(paper: Paper, cells: Sequence[str], *, bold: bool = False) -> None:
@@ -179,4 +188,4 @@ def _sums(paper: Paper, document: dict[str, Any]) -> None:
     for number, (name, amount) in enumerate(sums):
         paper.face(10, bold=number == len(sums) - 1)
         paper.put(paper.epw - 40, name, align="R")
-        paper.put(40, f"{amount['usd']} USD", align="R", last=True)
+        paper.put(40, f"{_money(amount['usd'])} USD", align="R", last=True)
