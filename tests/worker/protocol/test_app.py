@@ -33,7 +33,7 @@ def test_an_answer_is_a_stream_of_frames(shared_echo: Any) -> None:
     assert isinstance(events[0], wire.Started)
     assert events[0].model == "m"
     assert "".join(event.text for event in events if isinstance(event, wire.Tokens)) == "one two three"
-    assert events[-2:] == [wire.Finish("stop"), wire.Usage(input=5, output=3)]
+    assert events[-2:] == [wire.Finish("stop"), wire.Usage(input=5, output=3, gpu_ms=15)]
 
 
 def test_ids_lead_back_to_the_text(shared_echo: Any) -> None:
@@ -107,7 +107,7 @@ def test_drain_refuses_and_ends(worker: Any) -> None:
     assert (status, json.loads(body)["error"]["code"]) == (503, "draining")
     assert worker.health()[0] == 503
     caller.join(30)
-    assert answers[0][-2:] == [wire.Finish("length"), wire.Usage(input=5, output=150)]
+    assert answers[0][-2:] == [wire.Finish("length"), wire.Usage(input=5, output=150, gpu_ms=750)]
     assert worker.process.wait(30) == 0
 
 
