@@ -154,7 +154,7 @@ def test_a_shipped_provider_needs_no_table(control, short_dir):
     assert (vllm.base_url, vllm.credentials, vllm.region) == ("http://127.0.0.1:8000/v1", (), "")
     assert (vllm.retention, vllm.trains) == (None, None)
     assert bedrock.base_url == "https://bedrock-runtime.eu-central-1.amazonaws.com"
-    assert (bedrock.auth, bedrock.settings, bedrock.retention) == ("aws", {"region": "eu-central-1"}, 0)
+    assert (bedrock.auth, bedrock.settings, bedrock.trains) == ("aws", {"region": "eu-central-1"}, None)
     assert len({key.id for key in bedrock.credentials}) == 2
     assert [target.context_length for target in state.models["m"].targets] == [None, 8192]
 

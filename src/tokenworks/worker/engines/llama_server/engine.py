@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ QUIRKS = (
 )
 GENERATES = ("json_schema",)
 NOT_SERVED = ("embeddings", "rerank")
+FLUSH = 0.3
+"""Seconds that the last bytes of an answer may take to leave."""
 ANSWER_LIMIT = 600.0
 """Seconds; the supervisor has its own, shorter ones."""
 _WORK = re.compile(r"^llamacpp:(?:prompt_tokens_total|tokens_predicted_total|n_decode_total) (\S+)", re.MULTILINE)
@@ -51,6 +54,8 @@ class LlamaServer(ServerEngine):
         self._template = template_text(name) if name is not None else None
         if unserved := [capability for capability in NOT_SERVED if capability in setup.capabilities]:
             raise OptionError(f"--model {setup.model}: llama_server generates text; it does not do {unserved[0]} yet")
+        self._busy = float("-inf")
+        """When it last computed for somebody, as far as was asked."""
         self._context: int | None = None
         self._weights: Path | None = None
 
@@ -110,7 +115,11 @@ class LlamaServer(ServerEngine):
         return sum(map(float, _WORK.findall(await self.metrics())))
 
     async def in_flight(self) -> int:
-        return int(sum(map(float, _WAITING.findall(await self.metrics()))))
+        """Its slots are free a moment before the last bytes of an answer have left it."""
+        running = int(sum(map(float, _WAITING.findall(await self.metrics()))))
+        if running:
+            self._busy = time.monotonic()
+        return running or int(time.monotonic() < self._busy + FLUSH)
 
     async def metrics(self) -> str:
         return str(await self._call("GET", "/metrics"))
