@@ -130,9 +130,10 @@ class Worker:
         try:
             await supervisor.run()
         finally:
-            await server.stop()
+            # Before anybody else may listen there: afterwards the file could be our successor's.
             if self._listen.socket is not None:
                 Path(self._listen.socket).unlink(missing_ok=True)
+            await server.stop()
 
     async def _bound(self) -> socket.socket:
         """An address in use is waited for: it may be our predecessor's."""
