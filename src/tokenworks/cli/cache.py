@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 import typer
 
-from tokenworks.cli import connection, output
+from tokenworks.cli import connection, nouns, output
 from tokenworks.cli.connection import DEFAULT_DATA_DIR, DEFAULT_URL, AsJson, DataDir, Key, Url
 
 Project = Annotated[str, typer.Option("--project", help="The project's id.")]
@@ -59,10 +59,7 @@ def clear(
 ) -> None:
     """From now on as each model's policy says."""
     gone = connection.call(connection.administrator(url, key, data_dir), "delete", _path(project))
-    if json:
-        output.print_json(gone)
-    else:
-        output.console.print(f"{project} has no wish of its own any more.")
+    nouns.done(gone, f"{project} has no wish of its own any more.", json)
 
 
 def _path(project: str) -> str:

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import typer
 
-from tokenworks.cli import connection, output
+from tokenworks.cli import connection, nouns, output
 from tokenworks.cli.connection import DEFAULT_DATA_DIR, DEFAULT_URL, AsJson, DataDir, Key, Url
 from tokenworks.cli.output import USAGE, CommandFailed
 
@@ -38,10 +38,7 @@ def add(
     """Make a project's requests to a provider with its own key. The key itself is never an argument or shown again."""
     wish = {"provider": provider, "key": _secret(source), **({"name": name} if name else {})}
     made = connection.call(connection.administrator(url, key, data_dir), "post", _path(project), wish)
-    if json:
-        output.print_json(made)
-    else:
-        output.console.print(f"{made['id']}: {project} uses its own key for {provider}.")
+    nouns.done(made, f"{made['id']}: {project} uses its own key for {provider}.", json)
 
 
 @credentials.command("list", epilog="Example: tokenworks credentials list --project proj_123")
@@ -77,10 +74,7 @@ def remove(
     """Take a key away. Without one, the project's requests are made with the operator's keys, and charged."""
     path = f"{_path(project)}/{quote(id, safe='')}"
     gone = connection.call(connection.administrator(url, key, data_dir), "delete", path)
-    if json:
-        output.print_json(gone)
-    else:
-        output.console.print(f"{id} is removed.")
+    nouns.done(gone, f"{id} is removed.", json)
 
 
 def _path(project: str) -> str:

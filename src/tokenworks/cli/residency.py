@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 import typer
 
-from tokenworks.cli import connection, output
+from tokenworks.cli import connection, nouns, output
 from tokenworks.cli.connection import DEFAULT_DATA_DIR, DEFAULT_URL, AsJson, DataDir, Key, Url
 
 ORGANIZATION = "/v1/organization"
@@ -63,10 +63,7 @@ def clear(
 ) -> None:
     """Take the policy away."""
     gone = connection.call(connection.administrator(url, key, data_dir), "delete", _path(project))
-    if json:
-        output.print_json(gone)
-    else:
-        output.console.print(f"{project or 'The organization'} has no residency policy any more.")
+    nouns.done(gone, f"{project or 'The organization'} has no residency policy any more.", json)
 
 
 def _path(project: str) -> str:

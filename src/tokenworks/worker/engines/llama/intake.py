@@ -98,8 +98,7 @@ class Intake:
             for copy in range(request.n):
                 index = number * request.n + copy
                 own = constraint.copy() if constraint is not None else None
-                choices.append(self._choice(request, prompt, index, most, own))
-                choices[-1].sequence.key = (request.tenant, adapter)
+                choices.append(self._choice(request, prompt, index, most, own, adapter))
         return choices, prompts
 
     def render(
@@ -183,7 +182,13 @@ class Intake:
         return request.max_tokens or room
 
     def _choice(
-        self, request: wire.GenerateRequest, prompt: Given, index: int, most: int, constraint: Constraint | None
+        self,
+        request: wire.GenerateRequest,
+        prompt: Given,
+        index: int,
+        most: int,
+        constraint: Constraint | None,
+        adapter: str,
     ) -> Choice:
         emitted = list(request.resume[index]) if request.resume else []
         tokens = [*prompt.tokens, *emitted]
@@ -191,6 +196,7 @@ class Intake:
             tokens=list(tokens),
             limit=len(prompt.tokens) + most,
             tenant=request.tenant,
+            key=(request.tenant, adapter),
             priority=PRIORITIES.get(request.priority, Priority.STANDARD),
             deadline=time.monotonic() + request.deadline if request.deadline is not None else math.inf,
             expected=min(most, EXPECTED),
