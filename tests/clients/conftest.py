@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tests.clients.receiver import Receiver
 
 MODELS = """
 [models.echo]
@@ -35,3 +36,10 @@ def strangers_key(patient_server: Any) -> str:
     status, account = patient_server.call("POST", path, {"name": "stranger"}, **admin)
     assert status < 300, account
     return str(account["api_key"]["value"])
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    receiver = Receiver()
+    yield receiver
+    receiver.close()

@@ -10,7 +10,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "stored-objects.md"
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=["responses", "predictions"])
+@pytest.mark.parametrize("example", EXAMPLES, ids=["responses", "predictions", "webhooks"])
 def test_an_example_runs(example: str, patient_server: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setenv("TOKENWORKS_URL", patient_server.url)
     monkeypatch.setenv("TOKENWORKS_API_KEY", patient_server.api_key)

@@ -25,6 +25,7 @@ from tokenworks.control import errors, internal, settings
 from tokenworks.control.admin import receipts, routes
 from tokenworks.control.aliases import book as alias_book
 from tokenworks.control.answers import router as answers_router
+from tokenworks.control.answers import webhook_endpoints
 from tokenworks.control.answers.service import Answers
 from tokenworks.control.answers.webhooks import Webhooks
 from tokenworks.control.batches import messages
@@ -277,6 +278,8 @@ def application(services: Services) -> FastAPI:
         batches_routes.router,
         batches_routes.leases,
         messages.router,
+        webhook_endpoints.router,
+        webhook_endpoints.event_types,
         receipts.internal,
     ):
         app.include_router(stored)

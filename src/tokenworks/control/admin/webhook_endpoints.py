@@ -1,14 +1,14 @@
 """`/admin/v1/webhooks`: where events of an organization are sent, signed as Standard Webhooks has it."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from tokenworks.control.access import Actor, ReadTenants, WriteWebhooks
 from tokenworks.control.admin.organization.shapes import After, Listing, Wish, listing, missing
-from tokenworks.control.budgets.events import TEST, test_event
 from tokenworks.control.changes import changing
+from tokenworks.control.events import TEST, test_event
 from tokenworks.control.keys import new_id
 from tokenworks.control.services import Services, ServicesDep
 from tokenworks.control.storage import deliveries, endpoints
@@ -17,8 +17,19 @@ from tokenworks.core.errors import InvalidRequest
 
 router = APIRouter(prefix="/admin/v1/webhooks", tags=["webhooks"])
 
-Event = Literal["budget.threshold_reached", "webhook.test"]
-EVERY: list[Event] = ["budget.threshold_reached", "webhook.test"]
+Event = Literal[
+    "budget.threshold_reached",
+    "webhook.test",
+    "batch.completed",
+    "batch.failed",
+    "batch.expired",
+    "batch.cancelled",
+    "response.completed",
+    "response.failed",
+    "response.cancelled",
+    "response.incomplete",
+]
+EVERY: list[Event] = list(get_args(Event))
 
 
 class NewEndpoint(Wish):
@@ -104,6 +115,7 @@ async def delete(id: str, services: ServicesDep, actor: WriteWebhooks) -> Endpoi
     endpoint = await _find(services, actor, id)
     async with changing(services, actor) as change:
         await endpoints.remove(change.connection, endpoint.id)
+        await deliveries.forget(change.connection, endpoint.id)
         await change.log("webhook_endpoint.deleted", endpoint.id, before=_shape(endpoint).model_dump())
     return EndpointDeleted(id=endpoint.id)
 

@@ -11,8 +11,9 @@ from sqlalchemy import Row
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from tokenworks.answers.records import AnswerRecord, Save, Saved
+from tokenworks.answers.records import RESPONSE, AnswerRecord, Save, Saved
 from tokenworks.control.answers import endings
+from tokenworks.control.events import tell_ended
 from tokenworks.control.storage import answers, deliveries
 from tokenworks.control.storage.database import Database, describe
 from tokenworks.core.clock import Clock
@@ -64,6 +65,8 @@ class Answers:
         if row.ended:
             return Saved(row.status, True), [], None
         await answers.change(connection, id, row.event_count, save, now_ns)
+        if save.ended:
+            await self._tell_ended(connection, save.project_id, save.kind, id, save.status, now_ns)
         happened = [*save.progress, *(["completed"] if save.ended else [])]
         wanted = [event for event in happened if event in (row.webhook_events or ())]
         return Saved(save.status, save.ended), wanted, row.webhook_url if wanted else None
@@ -100,10 +103,19 @@ class Answers:
                 count = await answers.remove_expired(connection, now, FORGOTTEN_AT_ONCE)
 
     async def _end(self, connection: AsyncConnection, row: Row[Any], status: str, body: bytes) -> None:
+        now_ns = self._clock.now_ns()
         await answers.end(connection, row.id, status, body)
+        await self._tell_ended(connection, row.project_id, row.kind, row.id, status, now_ns)
         if row.webhook_url is not None and "completed" in (row.webhook_events or ()):
             told = (row.id, row.project_id, ["completed"], row.webhook_url, body)
-            await deliveries.add(connection, *told, now_ns=self._clock.now_ns())
+            await deliveries.add(connection, *told, now_ns=now_ns)
+
+    async def _tell_ended(
+        self, connection: AsyncConnection, project_id: str, kind: str, id: str, status: str, now_ns: int
+    ) -> None:
+        """Webhook endpoints hear of responses that were there before they ended: those in the background."""
+        if kind == RESPONSE:
+            await connection.run_sync(tell_ended, project_id, kind, id, status, now_ns)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -10,9 +10,10 @@ import aiohttp
 from sqlalchemy.exc import SQLAlchemyError
 
 from tokenworks.control.answers.addresses import check_url, connector
-from tokenworks.control.storage import deliveries
+from tokenworks.control.storage import deliveries, endpoints
 from tokenworks.control.storage.database import Database, describe
 from tokenworks.control.storage.deliveries import Delivery
+from tokenworks.control.storage.endpoints import Endpoint
 from tokenworks.core.clock import Clock
 from tokenworks.core.errors import InvalidRequest
 from tokenworks.protocols.webhooks import sign
@@ -30,6 +31,10 @@ LONGEST_PAUSE = 300.0
 _NANO = 1_000_000_000
 
 log = logging.getLogger(__name__)
+
+
+class Undelivered(Exception):
+    """No answer; the message says why."""
 
 
 class Webhooks:
@@ -50,6 +55,11 @@ class Webhooks:
         """What signs the webhooks of a project or of an endpoint."""
         return webhook_secret(self._cluster_key, signer)
 
+    async def send_once(self, endpoint: Endpoint, id: str, body: bytes) -> int:
+        """At once, and not again: the status of the answer. Undelivered when there is none."""
+        async with self._session() as session:
+            return await self._post(session, endpoint.signers(self._clock.now_ns() // _NANO), id, endpoint.url, body)
+
     def wake(self) -> None:
         self._woken.set()
 
@@ -64,9 +74,7 @@ class Webhooks:
                 await task
 
     async def _loop(self) -> None:
-        async with aiohttp.ClientSession(
-            connector=connector(self._allowed), cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
-        ) as session:
+        async with self._session() as session:
             while True:
                 try:
                     while waiting := await self._due():
@@ -77,6 +85,10 @@ class Webhooks:
                     async with asyncio.timeout(LOOK_SECONDS):
                         await self._woken.wait()
                 self._woken.clear()
+
+    def _session(self) -> aiohttp.ClientSession:
+        jar = aiohttp.DummyCookieJar()
+        return aiohttp.ClientSession(connector=connector(self._allowed), cookie_jar=jar, trust_env=False)
 
     async def _due(self) -> list[Delivery]:
         async with self._database.read() as connection:
@@ -98,18 +110,28 @@ class Webhooks:
 
     async def _send(self, session: aiohttp.ClientSession, delivery: Delivery) -> str | None:
         """None when somebody took it, else why not."""
-        secret = self.secret(delivery.project_id)
-        now = self._clock.now_ns() // _NANO
-        headers = sign([secret], delivery.id, now, delivery.body)
+        async with self._database.read() as connection:
+            endpoint = await endpoints.get(connection, delivery.project_id)
+        signers = [delivery.project_id] if endpoint is None else endpoint.signers(self._clock.now_ns() // _NANO)
+        try:
+            status = await self._post(session, signers, delivery.id, delivery.url, delivery.body)
+        except Undelivered as error:
+            return str(error)
+        return None if 200 <= status < 300 else f"status {status}"
+
+    async def _post(self, session: aiohttp.ClientSession, signers: list[str], id: str, url: str, body: bytes) -> int:
+        """The status of the answer. Undelivered when there is none."""
+        secrets = [self.secret(signer) for signer in signers]
+        headers = sign(secrets, id, self._clock.now_ns() // _NANO, body)
         headers |= {"content-type": "application/json", "user-agent": "tokenworks-webhooks"}
         try:
             # An address in the URL itself is never resolved, so it is judged here.
-            check_url(delivery.url, self._allowed)
+            check_url(url, self._allowed)
             async with session.post(
-                delivery.url, data=delivery.body, headers=headers, timeout=TIMEOUT, allow_redirects=False
+                url, data=body, headers=headers, timeout=TIMEOUT, allow_redirects=False
             ) as response:
-                return None if 200 <= response.status < 300 else f"status {response.status}"
+                return response.status
         except InvalidRequest as error:
-            return error.message
+            raise Undelivered(error.message) from error
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            return str(error) or type(error).__name__
+            raise Undelivered(str(error) or type(error).__name__) from error

@@ -9,6 +9,7 @@ from sqlalchemy.engine import Connection
 
 from tokenworks.control.batches import rendering
 from tokenworks.control.batches.rules import BATCH
+from tokenworks.control.events import tell_ended
 from tokenworks.control.objects.store import ObjectStore
 from tokenworks.control.storage import batches, files
 from tokenworks.control.storage.batches import Batch
@@ -44,6 +45,8 @@ class Outputs:
         def end(connection: Connection) -> None:
             if batches.end(connection, batch.id, named.outcome, values):
                 files.add(connection, made)
+                if batch.object == BATCH:
+                    tell_ended(connection, batch.project_id, BATCH, batch.id, named.outcome, now_ns)
 
         await self._database.write_batch(end)
 

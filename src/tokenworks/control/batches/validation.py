@@ -4,11 +4,10 @@ import hashlib
 import zlib
 from typing import Any
 
-from sqlalchemy.engine import Connection
-
 from tokenworks.batches.records import LARGEST_LINE
 from tokenworks.control.batches.rules import BATCH, MOST_BYTES, Checker
 from tokenworks.control.batches.splitting import Line, LineSplitter
+from tokenworks.control.events import tell_ended
 from tokenworks.control.objects.store import ObjectDamaged, ObjectStore
 from tokenworks.control.storage import api_keys, batch_lines, batches, files
 from tokenworks.control.storage.batches import Batch
@@ -71,11 +70,7 @@ class Validation:
 
     async def _end(self, batch: Batch, checker: Checker, now: int) -> None:
         if checker.errors:
-            await self._database.write_batch(lambda connection: batch_lines.clear(connection, batch.id))
-            async with self._database.write() as connection:
-                await batches.step(
-                    connection, batch.id, UNCHECKED, status="failed", errors=checker.errors, ended_at=now
-                )
+            await _fail(self._database, batch, checker.errors, now)
             return
         model = checker.seen_models.pop() if len(checker.seen_models) == 1 else None
         values = {"in_progress_at": now, "total": checker.count, "model": model}
@@ -87,13 +82,16 @@ class Validation:
 async def fail(database: Database, batch: Batch, message: str, now: int) -> None:
     """The input cannot be read, now or ever."""
     errors = [{"code": "input_unreadable", "message": message, "param": "input_file_id", "line": None}]
+    await _fail(database, batch, errors, now)
 
-    def clear(connection: Connection) -> None:
-        batch_lines.clear(connection, batch.id)
 
-    await database.write_batch(clear)
+async def _fail(database: Database, batch: Batch, errors: list[dict[str, Any]], now: int) -> None:
+    await database.write_batch(lambda connection: batch_lines.clear(connection, batch.id))
     async with database.write() as connection:
-        await batches.step(connection, batch.id, UNCHECKED, status="failed", errors=errors, ended_at=now)
+        failed = await batches.step(connection, batch.id, UNCHECKED, status="failed", errors=errors, ended_at=now)
+        if failed and batch.object == BATCH:
+            told = (batch.project_id, BATCH, batch.id, "failed", now * 1_000_000_000)
+            await connection.run_sync(tell_ended, *told)
 
 
 def _row(batch_id: str, line: Line, checker: Checker) -> dict[str, Any] | None:

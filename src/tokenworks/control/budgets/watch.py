@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from tokenworks.control.budgets.events import BUDGET_THRESHOLD, threshold_reached
+from tokenworks.control.events import BUDGET_THRESHOLD, threshold_reached
 from tokenworks.control.storage import deliveries, endpoints, limits, spending
 from tokenworks.control.storage.database import Database, describe
 from tokenworks.control.storage.limits import Limit

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tokenworks.control.keys import new_id
@@ -40,19 +41,25 @@ async def add(
     now_ns: int,
 ) -> None:
     for event in events:
-        number = select(func.coalesce(func.max(_OWN.number), 0) + 1).where(_OWN.answer_id == answer_id)
-        await connection.execute(
-            insert(webhook_deliveries).values(
-                id=new_id("msg"),
-                answer_id=answer_id,
-                project_id=project_id,
-                number=number.scalar_subquery(),
-                event=event,
-                url=url,
-                body=body,
-                due_ns=now_ns,
-            )
+        await connection.run_sync(put, answer_id, project_id, event, url, body, now_ns=now_ns)
+
+
+def put(
+    connection: Connection, answer_id: str, project_id: str, event: str, url: str, body: bytes, *, now_ns: int
+) -> None:
+    number = select(func.coalesce(func.max(_OWN.number), 0) + 1).where(_OWN.answer_id == answer_id)
+    connection.execute(
+        insert(webhook_deliveries).values(
+            id=new_id("msg"),
+            answer_id=answer_id,
+            project_id=project_id,
+            number=number.scalar_subquery(),
+            event=event,
+            url=url,
+            body=body,
+            due_ns=now_ns,
         )
+    )
 
 
 async def due(connection: AsyncConnection, now_ns: int, limit: int) -> list[Delivery]:
@@ -70,3 +77,13 @@ async def postpone(connection: AsyncConnection, id: str, due_ns: int) -> None:
 
 async def remove(connection: AsyncConnection, id: str) -> None:
     await connection.execute(delete(webhook_deliveries).where(_OWN.id == id))
+
+
+async def redirect(connection: AsyncConnection, endpoint_id: str, url: str) -> None:
+    """What waits for an endpoint goes to its new address."""
+    await connection.execute(update(webhook_deliveries).where(_OWN.project_id == endpoint_id).values(url=url))
+
+
+async def forget(connection: AsyncConnection, endpoint_id: str) -> None:
+    """What waits for an endpoint that is gone."""
+    await connection.execute(delete(webhook_deliveries).where(_OWN.project_id == endpoint_id))

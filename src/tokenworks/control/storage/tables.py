@@ -175,6 +175,10 @@ webhook_endpoints = Table(
     Column("description", Text, nullable=False),
     Column("events", JSON, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    Column("project_id", Text),  # NULL: the organization's own
+    Column("updated_at", BigInteger),
+    Column("secret_number", BigInteger, nullable=False, server_default="0"),
+    Column("both_until", BigInteger),  # the secret before the current one signs too
     Index("ix_webhook_endpoints_organization", "organization_id", "created_at"),
 )
 

@@ -29,7 +29,9 @@ from tokenworks.protocols.base import Codec
 from tokenworks.snapshot.subscriber import Subscriber
 
 FILES_PATH = "/v1/files"
-PREFIXES = (FILES_PATH, "/v1/batches")
+WEBHOOKS = ("/v1/webhook_endpoints", "/v1/webhook_event_types")
+"""They keep nothing of a request."""
+PREFIXES = (FILES_PATH, "/v1/batches", *WEBHOOKS)
 MESSAGES = "/v1/messages"
 MESSAGE_PREFIX = f"{MESSAGES}/batches"
 RECEIPTS = "/v1/receipts"
@@ -62,7 +64,7 @@ class Stored:
         elif path.startswith(MESSAGE_PREFIX):
             exchange.codec = self._messages
         caller = await self._keys.identify(exchange, _scope(exchange.path))
-        if exchange.method == "POST" and not exchange.path.endswith("/cancel"):
+        if exchange.method == "POST" and not exchange.path.endswith("/cancel") and not path.startswith(WEBHOOKS):
             require_storable(caller, self._snapshot.state)
         if self._session is None:
             self._session = aiohttp.ClientSession(
@@ -87,7 +89,7 @@ class Stored:
             if body.error is not None:
                 raise body.error from error
             raise Unavailable(
-                "Files, batches and receipts cannot be reached right now; inference goes on.",
+                "Files, batches, webhook endpoints and receipts cannot be reached right now; inference goes on.",
                 code="control_unavailable",
                 retry_after=2.0,
             ) from error
