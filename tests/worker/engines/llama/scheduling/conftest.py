@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from tokenworks.worker.engines.llama.scheduling.prefixes import Node, Prefixes
-from tokenworks.worker.engines.llama.scheduling.scheduler import Scheduler
+from tokenworks.worker.engines.llama.scheduling.scheduler import SITS_OUT, Scheduler
 from tokenworks.worker.engines.llama.scheduling.sequence import Key, Outcome, Sequence, Work
 
 END = 0
@@ -164,6 +164,10 @@ class Simulation:
         self.ended: list[Sequence] = []
         self.now = 0.0
         self.speed = 100.0
+        self.full_steps = SITS_OUT
+        """In a row, in which nobody sat out."""
+        self.sat_out = 0
+        """Steps in which somebody did."""
         self._next = 1000
 
     def submit(self, tokens: list[int], output: int, **more: object) -> Sequence:
@@ -179,9 +183,9 @@ class Simulation:
         assert self.prefixes.used <= self.prefixes.memory
         if total < self.scheduler.budget:  # then nothing that could be done is left
             assert all(work.end == len(work.sequence.tokens) for work in works)
-            assert len(works) == len(self.scheduler.running)
             if self.scheduler.waiting and self.scheduler._slots.free:
                 assert all(sequence.leader for sequence in self.scheduler.tenants.waiting_sequences())
+        self.check_who_sits_out({work.sequence for work in works}, total)
         outcomes = []
         public = len(self.public)
         for work in works:
@@ -203,6 +207,21 @@ class Simulation:
             del self.outputs[sequence]
         self.scheduler.overdue.clear()
         return works
+
+    def check_who_sits_out(self, part: set[Sequence], total: int) -> None:
+        """Whoever generates is in each step, and everybody where there is room, but for one step in `SITS_OUT`: in
+        that one the prompt of a tenant with fewer sequences is computed, and it is worth the step."""
+        running = self.scheduler.running
+        assert part or not running
+        full = total == self.scheduler.budget
+        out = [one for one in running if one not in part and not (full and len(one.tokens) == one.prompt)]
+        self.full_steps += 1
+        if any(len(one.tokens) > one.prompt and one.pending == 1 for one in out) or (out and not full):
+            assert self.full_steps >= SITS_OUT
+            self.full_steps = 0
+            self.sat_out += 1
+            new = [self.scheduler.tenants.of(one).running for one in part if len(one.tokens) == one.prompt]
+            assert all(self.scheduler.tenants.of(one).running > min(new) for one in out)
 
     def run(self, most: int = 100_000) -> int:
         """Until nothing is left: the number of steps."""

@@ -2,8 +2,9 @@
 
 Order of a step: overdue sequences end; waiting ones get slots (by class, tenant, aging; see tenants.py), if need be
 from others, whose keys and values are kept in memory; every sequence that generates gets its next token; what is left
-of the token budget goes to prompts, split between tenants. A slot holds the longest sequence that was admitted, so
-memory is never promised twice; what is kept beside the slots is bounded by the prefix cache.
+of the token budget goes to prompts, split between tenants. Now and then a crowd sits out a step in which the short
+prompt of somebody else is computed. A slot holds the longest sequence that was admitted, so memory is never promised
+twice; what is kept beside the slots is bounded by the prefix cache.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from tokenworks.worker.engines.llama.scheduling.prefixes import Match, Prefixes
 from tokenworks.worker.engines.llama.scheduling.rate import Rate
 from tokenworks.worker.engines.llama.scheduling.sequence import Kernel, Outcome, Sequence, State, Work, common
 from tokenworks.worker.engines.llama.scheduling.slots import Slots
-from tokenworks.worker.engines.llama.scheduling.tenants import Tenant, Tenants, effective
+from tokenworks.worker.engines.llama.scheduling.tenants import QUANTUM, Tenant, Tenants, effective
 
 WORTH_SHARING = 24
 """Tokens: a shorter prefix is computed again sooner than waited for or copied."""
@@ -24,6 +25,8 @@ UNFAIR = 2048
 LEAST_RUN = 1
 """Tokens that a sequence samples before another tenant may take its slot: it gets on, however often that happens. More
 would make whoever arrives beside a crowd that just began wait for all of it."""
+SITS_OUT = 4
+"""At most one step in so many is kept free of a crowd, so that newcomers, however many, cost it a bounded share."""
 PURGE = 1024
 """Submissions between two looks for tenants that are gone."""
 
@@ -68,6 +71,8 @@ class Scheduler:
         self._kept: dict[Sequence, Match] = {}
         self._deadlines = 0
         self._submitted = 0
+        self._full_steps = SITS_OUT
+        """In a row, in which nobody sat out."""
 
     @property
     def waiting(self) -> int:
@@ -121,7 +126,7 @@ class Scheduler:
         left = self.budget
         works: list[Work] = []
         prompts: list[Sequence] = []
-        for sequence in self.running:
+        for sequence in self._taking_part(now):
             tokens = len(sequence.tokens)
             if tokens - sequence.computed <= CHUNK and tokens > sequence.prompt:
                 works.append(Work(sequence, sequence.computed, tokens, True, []))
@@ -308,11 +313,32 @@ class Scheduler:
 
     # -- the budget
 
+    def _taking_part(self, now: float) -> list[Sequence]:
+        """Who is in the next step: everybody, but for those who sit out. A tenant with fewer sequences than another one
+        would wait for its first token as long as the other's many take, and bring little into the step itself."""
+        self._full_steps += 1
+        if self._full_steps < SITS_OUT:
+            return self.running
+        new = [s for s in self.running if s.computed == s.cached and not s.preemptions and s.pending <= self.budget]
+        part = [s for s in self.running if not any(self._outranks(one, s, now) for one in new)] if new else self.running
+        if len(part) < len(self.running):
+            self._full_steps = 0
+        return part
+
+    def _outranks(self, new: Sequence, other: Sequence, now: float) -> bool:
+        """Whether `other` sits out while the prompt of `new` is computed. Never true of both, either way."""
+        mine, theirs = self.tenants.of(new), self.tenants.of(other)
+        return (
+            mine.running < theirs.running
+            and mine.served <= theirs.served + QUANTUM
+            and effective(new, now) <= effective(other, now)
+        )
+
     def _prefill(self, prompts: list[Sequence], left: int, works: list[Work], now: float) -> int:
         """Prompts share the rest: the highest class first, then the least served tenant; in chunks, so that nobody
         waits long for anybody, and what is left over to whoever can use it. Gives what is still left."""
         tenants = self.tenants
-        prompts.sort(key=lambda s: (effective(s, now), tenants.of(s).served, s.started))
+        prompts.sort(key=lambda s: (effective(s, now), tenants.of(s).served, tenants.of(s).running, s.started))
         share = max(CHUNK, left // len({sequence.tenant for sequence in prompts}))
         given = dict.fromkeys(prompts, 0)
         shares = {sequence.tenant: share for sequence in prompts}
