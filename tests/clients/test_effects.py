@@ -24,6 +24,7 @@ def test_sampling_is_really_done(text: Any) -> None:
     greedy = text()
     for narrow in ({"top_k": 1}, {"top_p": 0.0001}, {"min_p": 1.0}):
         assert text(temperature=2.0, seed=1, **narrow) == greedy, narrow
+    assert len({text(temperature=1.5, typical_p=0.0001, seed=seed) for seed in range(3)}) == 1  # the most typical token
     for penalty in ({"repetition_penalty": 3.0}, {"frequency_penalty": 2.0}, {"presence_penalty": 2.0}):
         assert text(max_tokens=16, **penalty) != text(max_tokens=16), penalty
     assert text(logit_bias={"260": 100}) == " the" * 8

@@ -55,6 +55,7 @@ SAMPLINGS = st.builds(
     top_p=optional(st.floats(0.01, 0.99)),
     top_k=optional(st.integers(1, 50)),
     min_p=optional(st.floats(0.01, 1)),
+    typical_p=optional(st.floats(0.01, 0.99)),
     frequency_penalty=optional(st.floats(-2, 2)),
     presence_penalty=optional(st.floats(-2, 2)),
     repetition_penalty=optional(st.floats(1.01, 2)),  # one is none

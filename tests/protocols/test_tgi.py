@@ -72,6 +72,7 @@ def written(request: Request, events: list[Event]) -> list[dict[str, Any]]:
         ({"top_k": 5}, Sampling(temperature=1.0, top_k=5)),
         ({"top_p": 0.9, "seed": 3}, Sampling(temperature=1.0, top_p=0.9, seed=3)),
         ({"top_p": 1.0}, Sampling(temperature=1.0)),
+        ({"typical_p": 0.9}, Sampling(temperature=1.0, typical_p=0.9)),
         ({"stop": ["a"], "repetition_penalty": 1.2}, Sampling(temperature=0.0, stop=["a"], repetition_penalty=1.2)),
     ],
 )
@@ -105,10 +106,10 @@ def test_a_grammar_is_a_schema_or_its_own(grammar: dict[str, object], expected: 
 
 
 def test_what_only_this_protocol_has_is_named_and_what_does_nothing_is_reported() -> None:
-    request = asked(typical_p=0.9, watermark=True, truncate=100, best_of=2, decoder_input_details=True, new_knob=1)
-    assert request.own == [f"parameters.{name}" for name in ("best_of", "truncate", "typical_p", "watermark")]
+    request = asked(watermark=True, truncate=100, best_of=2, decoder_input_details=True, new_knob=1)
+    assert request.own == [f"parameters.{name}" for name in ("best_of", "truncate", "watermark")]
     assert request.ignored == ["decoder_input_details", "new_knob"]
-    assert asked(watermark=False, best_of=1, typical_p=None, decoder_input_details=False).own == []
+    assert asked(watermark=False, best_of=1, decoder_input_details=False).own == []
     assert asked(adapter_id="other-model").model == "other-model"
 
 
@@ -271,6 +272,8 @@ def test_another_protocols_request_is_carried_or_refused_by_name() -> None:
         "parameters": {"details": True, "do_sample": True, "max_new_tokens": 5},
         "stream": True,
     }
+    typical = Request("m", Prompts(["Hi"]), "x", sampling=Sampling(typical_p=0.9))
+    assert json.loads(ROOT.encode_request(typical, "m", stream=True))["parameters"]["typical_p"] == 0.9
     for name, changed in {
         "n": Request("m", Prompts(["Hi"]), "x", n=2),
         "prompt": Request("m", Prompts([[1, 2]]), "x"),

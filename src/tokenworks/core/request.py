@@ -17,6 +17,7 @@ class Sampling:
     top_p: float | None = None
     top_k: int | None = None
     min_p: float | None = None
+    typical_p: float | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
     repetition_penalty: float | None = None
@@ -114,6 +115,8 @@ class Request:
     `images` are those that its body holds beside the task.
     `timed` asks for a `Timing` with the answer. `batch` tells that it is a line of a batch. `tenant` is the project of
     the caller: engines of ours give tenants fair shares and keep what they computed for one from all others.
+    `patience` are the seconds after its arrival for which the caller wants an answer; `time_left` those that are left
+    to an attempt when it is made: engines of ours compute no longer.
     """
 
     model: str
@@ -141,6 +144,8 @@ class Request:
     batch: bool = False
     may_end: bool = False
     tenant: str = ""
+    patience: float | None = None
+    time_left: float | None = None
     guarded: str = ""
     routing: Preferences | None = None
     id: str = ""

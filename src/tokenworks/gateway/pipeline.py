@@ -104,4 +104,4 @@ class Pipeline:
             cache = state.caches.get(caller.project_id)
             route = Route(asked, model, targets, state.upstreams, hold, own_keys, policies, uncacheable, watch, cache)
             with self._shadows.beside(copy, asked.request):
-                return await self._answers.answer(delivery, route)
+                return await self._answers.answer(delivery, route.within(request.patience))

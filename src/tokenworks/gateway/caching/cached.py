@@ -66,7 +66,8 @@ class Cached:
         loop = asyncio.get_running_loop()
         begun = loop.time()
         delivery.wait()
-        mine, found = await self._flights.first(wish.key, route.targets[0].limits.first_token)
+        limits = route.targets[0].limits
+        mine, found = await self._flights.first(wish.key, min(limits.first_token, limits.total))
         if found is not None and _may_answer(found.kept, route):
             return await self._repeat(delivery, route, found)
         delivery.exchange.cached = ((HEADER, b"miss"),)

@@ -33,6 +33,9 @@ from tokenworks.snapshot.residency import evidence
 Answered = Callable[[Request, Caller, Target, Settled, bool], None]
 """Is told of every whole answer, and whether it came from a replica of ours."""
 
+LEAST = 0.001
+"""Seconds that an attempt is given when it begins at the very end."""
+
 
 class Attempts:
     """One for all requests of a gateway."""
@@ -187,6 +190,7 @@ class _Run:
         """How it is asked, and what of the request has no effect there."""
         delivery, story = self._delivery, self._story
         request = resuming or self._route.asked.request
+        request.time_left = max(self._turns.remaining, LEAST)
         upstream = self._route.upstreams[target.upstream]
         prepared = prepare(
             delivery.codec if watched is None else watched.codec,

@@ -1,5 +1,6 @@
 """What one request may be tried on."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -38,6 +39,14 @@ class Route(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(
             self, targets=[replace(each, limits=limits[id(each.limits)]) for each in self.targets]
         )
+
+    def within(self, patience: float | None) -> "Route":
+        """The same, whose total limit is no longer than its caller waits from its arrival on."""
+        total = self.targets[0].limits.total
+        if patience is None:
+            return self
+        left = round(patience - (time.perf_counter_ns() - self.asked.arrived) / 1e9, 3)
+        return self if left >= total else self.after(total - left)
 
     def brought(self, upstream: str) -> OwnKeysRecord | None:
         """The project's own keys, where it has any for this upstream."""

@@ -9,6 +9,7 @@ from tokenworks.core.errors import (
     Fault,
     TokenworksError,
     UpstreamOverloaded,
+    UpstreamTimeout,
     UpstreamUnavailable,
 )
 from tokenworks.core.target import Target
@@ -187,6 +188,8 @@ class Turns:
             if isinstance(self._error, ContextLengthExceeded) and largest and str(largest) not in self._error.message:
                 self._error.message += f" The largest context of '{self._route.model.name}' is {largest} tokens."
             return self._error
+        if self.remaining <= 0:
+            return UpstreamTimeout("The request's time was over before anybody was asked.", fault=Fault.SLOW)
         target = self._route.targets[0]
         provider = self._route.upstreams[target.upstream].provider
         pause = max((self._health.paused(each.upstream) for each in self._route.targets), default=0.0)

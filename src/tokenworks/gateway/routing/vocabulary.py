@@ -6,6 +6,7 @@ The two members are taken out of the body: upstreams that know them too would ta
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from math import inf
 from typing import Any, Literal
 
 import msgspec
@@ -32,6 +33,7 @@ from tokenworks.snapshot.state import State
 
 SUFFIXES = {"nitro": THROUGHPUT, "fastest": THROUGHPUT, "floor": PRICE, "cheapest": PRICE, "quickest": LATENCY}
 PREFIX = b"x-tokenworks-"
+TIMEOUT = PREFIX + b"timeout"
 MOST_MODELS = 10
 _ALIASES = {"prompt": "input", "completion": "output"}
 _PERCENTILES = {"p50": 0.5, "p75": 0.75, "p90": 0.9, "p95": 0.95, "p99": 0.99}
@@ -68,6 +70,7 @@ def decoded(decode: Callable[[bytes], Request], body: bytes, headers: Sequence[H
     body, preferences = read(body, headers)
     request = decode(body)
     request.routing = preferences
+    request.patience = _patience(headers)
     aliases.told(request, headers)
     return request
 
@@ -163,6 +166,21 @@ _HEADERS = {name.replace("_", "-").encode(): name for name in _Provider.__struct
     b"provider-ignore": "ignore",
 }
 _TYPES: Mapping[str, Callable[[str], Any]]
+
+
+def _patience(headers: Sequence[Header]) -> float | None:
+    """Seconds after which the caller wants no answer any more."""
+    given = next((value for name, value in headers if name == TIMEOUT), None)
+    if given is None:
+        return None
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < inf:
+        name = TIMEOUT.decode()
+        raise InvalidRequest(f"'{name}' takes a number of seconds above 0.", param=name, code="invalid_value")
+    return seconds
 
 
 def _list(text: str) -> list[str]:

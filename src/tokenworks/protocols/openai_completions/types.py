@@ -28,6 +28,7 @@ class CompletionRequest(msgspec.Struct):
     top_p: Probability | None = None
     top_k: int | None = None
     min_p: Probability | None = None
+    typical_p: Probability | None = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
     repetition_penalty: float | None = None

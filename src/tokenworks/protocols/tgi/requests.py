@@ -17,7 +17,7 @@ _DECODER = msgspec.json.Decoder(wire.GenerateRequest)
 _SCHEMA: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
 _ENCODE = msgspec.json.Encoder().encode
 
-OWN = ("best_of", "truncate", "typical_p", "watermark")
+OWN = ("best_of", "truncate", "watermark")
 """They shape the answer, and no other protocol has them."""
 WITHOUT_EFFECT = frozenset({"decoder_input_details"})
 HONOURED = frozenset(wire.Parameters.__struct_fields__) - WITHOUT_EFFECT
@@ -84,6 +84,7 @@ def _sampling(given: wire.Parameters) -> Sampling:
         temperature=given.temperature or (1.0 if samples else 0.0),
         top_p=given.top_p if given.top_p is not None and given.top_p < 1 else None,
         top_k=given.top_k,
+        typical_p=given.typical_p,
         frequency_penalty=given.frequency_penalty,
         repetition_penalty=given.repetition_penalty,
         seed=given.seed,
@@ -127,9 +128,11 @@ def encode_request(request: Request, model: str, *, stream: bool) -> bytes:
     _refuse(request, task)
     prompt = task.prompts[0]
     greedy = sampling.temperature == 0 or sampling.top_p == 0
-    knobs = {} if greedy else {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}
-    if (top_p := knobs.get("top_p")) is not None and top_p >= 1:
-        knobs["top_p"] = None
+    names = ("temperature", "top_k", "top_p", "typical_p")
+    knobs = {} if greedy else {name: getattr(sampling, name) for name in names}
+    for share in ("top_p", "typical_p"):
+        if (value := knobs.get(share)) is not None and value >= 1:
+            knobs[share] = None
     if (top_k := knobs.get("top_k")) is not None and top_k < 1:
         knobs["top_k"] = None
     parameters: dict[str, Any] = {

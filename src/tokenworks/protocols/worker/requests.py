@@ -54,6 +54,7 @@ def encode_request(request: Request, model: str, *, stream: bool) -> bytes:
             priority="batch"
             if request.batch or request.shadow
             else _PRIORITIES.get(request.service_tier or "", "standard"),
+            deadline=request.time_left,
         )
     )
 
@@ -96,6 +97,7 @@ def _sampling(given: NeutralSampling) -> wire.Sampling:
         top_p=given.top_p,
         top_k=given.top_k,
         min_p=given.min_p,
+        typical_p=given.typical_p,
         frequency_penalty=given.frequency_penalty,
         presence_penalty=given.presence_penalty,
         repetition_penalty=given.repetition_penalty,

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from tokenworks.core import events as core
-from tokenworks.core.errors import UpstreamBroken
+from tokenworks.core.errors import Fault, UpstreamBroken, UpstreamTimeout
 from tokenworks.core.usage import Usage
 from tokenworks.protocols.worker import types as wire
 from tokenworks.protocols.worker.framing import Reader
@@ -74,6 +74,9 @@ def _event(frame: wire.Event) -> core.Event | None:
             )
         case wire.Started():
             return core.Started(frame.id, frame.model)
+        case wire.Error(code=wire.OVERDUE):
+            message = "The engine did not finish before the request's time was over."
+            return core.Failed(UpstreamTimeout(message, code="total_timeout", fault=Fault.SLOW))
         case wire.Error():
             return core.Failed(UpstreamBroken(frame.message, upstream_status=frame.status, code=frame.code))
 

@@ -11,6 +11,8 @@ VERSION = 1
 PREFIX = "/worker/v1"
 FRAMES = b"application/vnd.tokenworks.frames"
 """Content type of an answer."""
+OVERDUE = "deadline_exceeded"
+"""Code of the error that ends an answer when its request's deadline has passed."""
 
 NonNegative = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -48,6 +50,7 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
     top_p: float | None = None
     top_k: int | None = None
     min_p: float | None = None
+    typical_p: float | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
     repetition_penalty: float | None = None

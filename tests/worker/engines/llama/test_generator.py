@@ -11,6 +11,7 @@ import pytest
 
 from tokenworks.core.errors import ContextLengthExceeded, InvalidRequest, LimitReached, Unavailable
 from tokenworks.protocols.worker import types as wire
+from tokenworks.worker.engines.llama.observed import PREFIX
 
 GREEDY = wire.Sampling(temperature=0.0)
 CHAT = (wire.Message("user", "Tell me about the sea."),)
@@ -337,14 +338,22 @@ def test_an_operator_sees_what_happens(bench: Any) -> None:
     bench.ask(messages=CHAT, max_tokens=4, sampling=GREEDY, tenant="seen", priority="interactive")
     bench.ask(messages=CHAT, max_tokens=4, sampling=GREEDY, tenant="seen", priority="interactive")
     text = bench.runner.run(bench.generator.metrics())
-    value = {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in text.splitlines() if line[0] != "#"}
-    assert value['tokenworks_engine_first_token_seconds_count{priority="interactive"}'] >= 2
-    assert value['tokenworks_engine_inter_token_seconds_count{priority="interactive"}'] >= 6
-    assert value['tokenworks_engine_queue_seconds_sum{priority="interactive"}'] >= 0
-    assert value["tokenworks_engine_step_tokens_sum"] > value["tokenworks_engine_batch_sequences_sum"]
-    assert 0 < value["tokenworks_engine_cached_prompt_tokens"] < value["tokenworks_engine_prompt_tokens"]
-    assert 0 < value["tokenworks_engine_cache_used_bytes"] <= value["tokenworks_engine_cache_limit_bytes"]
-    assert value["tokenworks_engine_running_sequences"] == value["tokenworks_engine_waiting_sequences"] == 0
+    lines = [line for line in text.splitlines() if line[0] != "#"]
+    value = {line.rpartition(" ")[0].removeprefix(PREFIX): float(line.rpartition(" ")[2]) for line in lines}
+    mine = '{priority="interactive"}'
+    assert value[f"queue_seconds_count{mine}"] == value[f"first_token_seconds_count{mine}"] >= 2
+    assert value[f"inter_token_seconds_count{mine}"] >= 6
+    assert 0 <= value[f"queue_seconds_sum{mine}"] < value[f"first_token_seconds_sum{mine}"]
+    assert value["step_tokens_sum"] > value["batch_sequences_sum"]
+    assert value[f"prompt_cached_share_count{mine}"] == value[f"queue_seconds_count{mine}"]
+    assert value[f"prompt_cached_share_sum{mine}"] > 0.9  # the second one found all of its prompt but a token
+    assert 0 < value[f"cached_prompt_tokens_total{mine}"] < value[f"prompt_tokens_total{mine}"]
+    assert 0 < value[f"computed_tokens_total{mine}"] <= value["step_tokens_sum"]
+    assert value["steps_total"] == value["kv_used_share_count"] == bench.scheduler.counts.steps
+    assert 0 < value["kv_used_share_sum"] < value["steps_total"]
+    assert value[f"preemptions_total{mine}"] == bench.scheduler.counts.classes[0].preemptions
+    assert 0 < value["cache_used_bytes"] <= value["cache_limit_bytes"]
+    assert value[f"running_sequences{mine}"] == value["waiting_sequences"] == value["kv_used_tokens"] == 0
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

@@ -245,6 +245,7 @@ class Intake:
             top_k=max(0, _or(asked.top_k, usual.top_k)),
             top_p=_or(asked.top_p, usual.top_p),
             min_p=_or(asked.min_p, usual.min_p),
+            typical=_or(asked.typical_p, 1.0),
             frequency=asked.frequency_penalty or 0.0,
             presence=asked.presence_penalty or 0.0,
             repetition=_or(asked.repetition_penalty, 1.0),

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 
 from tokenworks.core.errors import LimitReached, TokenworksError, Unavailable
+from tokenworks.protocols.worker import types as wire
 from tokenworks.worker.engines import machine
 from tokenworks.worker.engines.llama.answer import Answer
 from tokenworks.worker.engines.llama.choice import Choice
@@ -40,7 +41,7 @@ class Runner:
         self._closing = False
         self._owners: dict[Sequence, tuple[Answer, Choice]] = {}
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-        self.observed = Observed(scheduler)
+        self.observed = Observed(scheduler, kernel.slots * kernel.capacity)
         self._last: dict[Sequence, float] = {}
         self.steps = 0
         self.generated = 0
@@ -103,7 +104,7 @@ class Runner:
                 self._owners[choice.sequence] = (answer, choice)
         except Refused as refused:
             self._cancel(answer)
-            self.observed.refused()
+            self.observed.refused(answer.choices[0].sequence.priority)
             wait = max(1, round(refused.retry_after))
             if refused.own:
                 error = LimitReached(
@@ -163,7 +164,7 @@ class Runner:
                 continue
             answer, choice = self._owners[sequence]
             self.generated += len(outcome.tokens)
-            self.observed.token(sequence, now, self._last.get(sequence, 0.0))
+            self.observed.tokens(sequence, len(outcome.tokens), now, self._last.get(sequence, 0.0))
             self._last[sequence] = now
             events: list[object] = list(choice.events)
             choice.events.clear()
@@ -176,7 +177,7 @@ class Runner:
         for sequence in self.scheduler.overdue:
             answer, _ = self._owners.pop(sequence)
             self._cancel(answer)
-            handed.append((answer, [], Unavailable("The request's deadline has passed.", code="deadline_exceeded")))
+            handed.append((answer, [], Unavailable("The request's deadline has passed.", code=wire.OVERDUE)))
         self.scheduler.overdue.clear()
         if handed:
             self._tell(_deliver, handed)

@@ -8,11 +8,19 @@ twice; what is kept beside the slots is bounded by the prefix cache.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tokenworks.worker.engines.llama.scheduling.prefixes import Match, Prefixes
 from tokenworks.worker.engines.llama.scheduling.rate import Rate
-from tokenworks.worker.engines.llama.scheduling.sequence import Kernel, Outcome, Sequence, State, Work, common
+from tokenworks.worker.engines.llama.scheduling.sequence import (
+    Kernel,
+    Outcome,
+    Priority,
+    Sequence,
+    State,
+    Work,
+    common,
+)
 from tokenworks.worker.engines.llama.scheduling.slots import Slots
 from tokenworks.worker.engines.llama.scheduling.tenants import QUANTUM, Tenant, Tenants, effective
 
@@ -41,14 +49,33 @@ class Refused(Exception):
 
 
 @dataclass(slots=True)
+class ClassCounts:
+    """Of one priority. `tokens` computed; of those of `prompts`, `cached` were not."""
+
+    tokens: int = 0
+    prompts: int = 0
+    cached: int = 0
+    preemptions: int = 0
+
+
+@dataclass(slots=True)
 class Counts:
-    """Since the start."""
+    """Since the start. `classes`: by priority."""
 
     steps: int = 0
-    tokens: int = 0
-    preemptions: int = 0
-    cached: int = 0
-    prompts: int = 0
+    classes: tuple[ClassCounts, ...] = field(default_factory=lambda: tuple(ClassCounts() for _ in Priority))
+
+    @property
+    def prompts(self) -> int:
+        return sum(each.prompts for each in self.classes)
+
+    @property
+    def cached(self) -> int:
+        return sum(each.cached for each in self.classes)
+
+    @property
+    def preemptions(self) -> int:
+        return sum(each.preemptions for each in self.classes)
 
 
 class Scheduler:
@@ -154,6 +181,7 @@ class Scheduler:
                 continue
             used = work.size
             total += used
+            self.counts.classes[sequence.priority].tokens += used
             self.tenants.of(sequence).served += used
             sequence.computed = work.end + outcome.accepted
             if outcome.tokens:
@@ -165,7 +193,6 @@ class Scheduler:
                 self._vacate(sequence)
                 self._end(sequence)
         self.counts.steps += 1
-        self.counts.tokens += total
         self.rate.add(total, seconds)
 
     # -- slots
@@ -222,8 +249,9 @@ class Scheduler:
         if sequence.started < 0:
             sequence.started = now
             sequence.cached = usable
-            self.counts.cached += usable
-            self.counts.prompts += sequence.prompt
+            counts = self.counts.classes[sequence.priority]
+            counts.cached += usable
+            counts.prompts += sequence.prompt
         tenant.running += 1
         self.running.append(sequence)
         self.running.sort(key=_slot)
@@ -256,7 +284,7 @@ class Scheduler:
         sequence.computed = 0
         sequence.drafts = []
         sequence.preemptions += 1
-        self.counts.preemptions += 1
+        self.counts.classes[sequence.priority].preemptions += 1
         self.tenants.enter(sequence, front=True)
 
     def _close_gap(self) -> None:
