@@ -22,6 +22,11 @@ from tests.postgres import PostgresServer, running_postgres
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared machine")
 
+os.environ.setdefault("OMP_THREAD_LIMIT", "1")
+"""Engines share their cores with whole other tests here, and a forward pass has hundreds of barriers, at each of which
+all its threads wait for the last one: spinning, several times the work. `ALL_THREADS` is for the tests of that."""
+ALL_THREADS = {"OMP_THREAD_LIMIT": "64"}
+
 TOKENWORKS = Path(sys.executable).with_name("tokenworks")
 REPOSITORY = Path(__file__).parents[1]
 PATIENCE = 120.0

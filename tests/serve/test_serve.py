@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import ALL_THREADS
 
 Serve = Callable[..., AbstractContextManager[Any]]
 TOKENWORKS = Path(sys.executable).with_name("tokenworks")
@@ -182,7 +183,8 @@ def test_killing_the_supervisor_leaves_no_process(
 def test_killing_the_supervisor_of_a_real_engine_leaves_no_process(
     serve: Serve, tmp_path: Path, alive: Callable[[int], bool], wait_until: Callable[..., Any]
 ) -> None:
-    with serve(tmp_path / "data") as server:
+    with serve(tmp_path / "data", **ALL_THREADS) as server:
+        assert server.chat("Two threads?", max_tokens=20)[0] == 200
         pids = server.processes().values()
         assert len(pids) == 4  # the engine is a process of its worker
         server.stop(signal.SIGKILL)

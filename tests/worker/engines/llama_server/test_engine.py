@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import ALL_THREADS
 
 from tokenworks.client import Address, Client, ClientError
 from tokenworks.worker.engines.base import Setup
@@ -163,7 +164,10 @@ def test_its_socket_is_private(smollm2: Path) -> None:
     assert run_engine(smollm2, mode) == 0
 
 
-def test_work_moves_the_progress(smollm2: Path) -> None:
+def test_work_moves_the_progress(smollm2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By all its threads."""
+    monkeypatch.setenv("OMP_THREAD_LIMIT", ALL_THREADS["OMP_THREAD_LIMIT"])
+
     async def work(engine: LlamaServer, client: Client) -> tuple[float, float, int]:
         before = await engine.progress()
         await engine.probe()
