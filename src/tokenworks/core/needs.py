@@ -1,6 +1,6 @@
 """What it takes to answer a request."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from tokenworks.core.messages import Image
 from tokenworks.core.request import Conversation, Embeddings, Request, Rerank
@@ -14,6 +14,18 @@ REFUSED = {
     "json_schema": ("follow a JSON schema", "response_format"),
 }
 """What a model without the capability cannot do, and the parameter that asks for it. Reasoning can be left out."""
+
+
+def only_measures(capabilities: Collection[str]) -> str | None:
+    """Of a model that writes nothing: what it does. None for one that writes, or of which nothing is known."""
+    measures = [each for each in OF_TASKS.values() if each in capabilities]
+    return measures[0] if measures and len(measures) == len(set(capabilities)) else None
+
+
+def task_of(capabilities: Collection[str]) -> type:
+    """What such a model is asked with, to see that it answers."""
+    does = only_measures(capabilities)
+    return next((task for task, capability in OF_TASKS.items() if capability == does), Conversation)
 
 
 def needed(request: Request) -> Iterator[str]:

@@ -7,8 +7,9 @@ import pytest
 
 from tokenworks.core.caller import Caller
 from tokenworks.core.errors import InvalidRequest
-from tokenworks.core.request import Request
-from tokenworks.gateway.routing.plan import Facts, plan
+from tokenworks.core.needs import task_of
+from tokenworks.core.request import Conversation, Embeddings, Prompts, Request, Rerank
+from tokenworks.gateway.routing.plan import Facts, default_model, plan
 from tokenworks.protocols import codec
 from tokenworks.snapshot.records import ModelRecord, TargetRecord, UpstreamRecord
 from tokenworks.snapshot.state import State
@@ -57,6 +58,24 @@ def test_what_a_model_cannot_do_is_refused_by_name(
     planned(protocol, members, (capability,))
     if capability not in ("embeddings", "rerank"):
         planned(protocol, members, ())  # a provider's endpoint judges for itself
+
+
+@pytest.mark.parametrize(("does", "said"), [("embeddings", "make embeddings"), ("rerank", "rank documents")])
+def test_a_model_that_writes_nothing_is_not_asked_to(does: str, said: str) -> None:
+    for protocol, members in (("openai_chat", chat()), ("openai_completions", {"prompt": "x"})):
+        with pytest.raises(InvalidRequest, match=f"does not take .*: it can only {said}") as refused:
+            planned(protocol, members, (does,))
+        assert refused.value.param == "model"
+        planned(protocol, members, (does, "tools"))
+
+
+def test_who_names_no_model_gets_one_that_can_do_it() -> None:
+    able = {"embedder": ("embeddings",), "ranker": ("rerank",), "writer": ("tools",), "other": ()}
+    models = [ModelRecord(name, 1, (), capabilities=does, default=name == "embedder") for name, does in able.items()]
+    state = State.of(revision=1, keys=[], models=models, upstreams=[])
+    found = {task: default_model(task, CALLER, state).name for task in (Conversation, Prompts, Embeddings, Rerank)}
+    assert found == {Conversation: "writer", Prompts: "writer", Embeddings: "embedder", Rerank: "ranker"}
+    assert [task_of(does) for does in able.values()] == [Embeddings, Rerank, Conversation, Conversation]
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])

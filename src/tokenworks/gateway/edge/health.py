@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from tokenworks.core.errors import TokenworksError
+from tokenworks.core.needs import task_of
 from tokenworks.gateway.admission.limits.admit import Admission
 from tokenworks.gateway.edge.exchange import Exchange
 from tokenworks.gateway.upstreams.probe import Probe
@@ -85,7 +86,7 @@ class Health:
             # A provider's answer costs money: its configuration is all that is checked here.
             return found | {"ok": True, "probed": False}
         try:
-            await self._probe.ask(upstream, target.model)
+            await self._probe.ask(upstream, target.model, task_of(model.capabilities))
         except TokenworksError as error:
             return found | {"ok": False, "reason": error.message}
         return found | {"ok": True, "probed": True}

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from tokenworks.core.aliases.records import Resolution
 from tokenworks.core.caller import Caller
 from tokenworks.core.errors import InvalidRequest, NotFound, PermissionDenied, TokenworksError, Unavailable
-from tokenworks.core.needs import OF_TASKS, REFUSED, needed
+from tokenworks.core.needs import OF_TASKS, REFUSED, needed, only_measures
 from tokenworks.core.price import Tariff
-from tokenworks.core.request import Request
+from tokenworks.core.request import Prompts, Request
 from tokenworks.core.routing import ORDER
 from tokenworks.core.target import RouteLimits, Target
 from tokenworks.core.usage import BYTES_PER_TOKEN
@@ -201,7 +201,11 @@ def default_model(task: type, caller: Caller, state: State) -> ModelRecord:
     """What answers a request that names no model: of those that can do the task, the service's default."""
     allowed = [m for m in state.models.values() if caller.models is None or m.name in caller.models]
     capability = OF_TASKS.get(task)
-    able = [model for model in allowed if capability is None or capability in model.capabilities]
+    able = [
+        model
+        for model in allowed
+        if (not only_measures(model.capabilities) if capability is None else capability in model.capabilities)
+    ]
     chosen = [model for model in able if model.default] or able or [model for model in allowed if model.default]
     if not chosen:
         raise InvalidRequest("No model was named and this service has no default one.", param="model")
@@ -212,6 +216,10 @@ def _require_capabilities(request: Request, model: ModelRecord) -> None:
     """Replicas of ours say what their model can do; a provider's endpoint judges for itself."""
     if not model.capabilities:
         return
+    if type(request.task) not in OF_TASKS and (does := only_measures(model.capabilities)) is not None:
+        asked = "text completions" if isinstance(request.task, Prompts) else "chat"
+        message = f"The model '{model.name}' does not take {asked}: it can only {REFUSED[does][0]}."
+        raise InvalidRequest(message, param="model")
     for capability in needed(request):
         if capability not in model.capabilities and capability in REFUSED:
             what, param = REFUSED[capability]

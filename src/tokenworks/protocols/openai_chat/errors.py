@@ -73,7 +73,7 @@ def read_error(status: int, body: bytes, *, provider: str, retry_after: float | 
     context: dict[str, Any] = {"provider": provider, "upstream_status": status}
     said = f"{provider} answered {status}: {message[:_LONGEST_QUOTE]}" if message else f"{provider} answered {status}."
     if _is_context_length(kind, message):
-        return ContextLengthExceeded(message or said, param="messages", **context)
+        return ContextLengthExceeded(message or said, param=param or "messages", **context)
     if status < 500 and any(word in kind for word in _CONTENT_POLICY):
         return ContentRefused(message or said, param=param, **context)
     if status == 429 and any(word in kind for word in _QUOTA):

@@ -11,6 +11,9 @@ from typing import Any, BinaryIO
 
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _STRING, _ARRAY = 8, 9
+_POOLS = (1, 2, 3)
+_RANKS = 4
+"""Pooling: mean, first token, last token; a score: https://github.com/ggml-org/llama.cpp/blob/master/include/llama.h"""
 MOST_KEYS = 65536
 LONGEST_STRING = 1 << 26
 LONGEST_KEPT_ARRAY = 4096
@@ -32,6 +35,16 @@ class Metadata:
         """What the weights were trained for."""
         length = self.of_architecture("context_length")
         return length if isinstance(length, int) else None
+
+    @property
+    def embeds(self) -> bool:
+        """Whether it makes a vector of a text: it says how states become one, or reads both ways and cannot write."""
+        pooling = self.of_architecture("pooling_type")
+        return pooling in _POOLS or self.of_architecture("attention.causal") is False
+
+    @property
+    def ranks(self) -> bool:
+        return bool(self.of_architecture("pooling_type") == _RANKS)
 
     @property
     def chat_template(self) -> str | None:

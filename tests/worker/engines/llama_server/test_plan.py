@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import gguf
 import msgspec
 import pytest
+from tests import tiny
 
 from tokenworks.client import Address
 from tokenworks.worker.engines.base import EngineFailed, OptionError, Setup
@@ -90,5 +92,16 @@ def test_what_cannot_be_served_is_told() -> None:
         engine(slot="4")
     with pytest.raises(OptionError, match=r"neither a shipped template \(smollm2\) nor a readable file"):
         engine(chat_template="nothing")
-    with pytest.raises(OptionError, match="does not do embeddings"):
+    with pytest.raises(OptionError, match="is for embeddings, which llama_server does not do"):
         LlamaServer(Setup("m", Address.parse("unix:/tmp/unused.sock"), capabilities=("embeddings",)))
+
+
+@pytest.mark.parametrize(
+    ("pooling", "kind"), [(gguf.PoolingType.MEAN, "embeddings"), (gguf.PoolingType.RANK, "rerank")]
+)
+def test_weights_that_write_nothing_are_left_to_the_other_engine(
+    tmp_path: Path, pooling: gguf.PoolingType, kind: str
+) -> None:
+    tiny.encoder(tmp_path / "w.gguf", pooling=pooling)
+    with pytest.raises(EngineFailed, match=f"is for {kind}, which llama_server does not do: --engine llama does"):
+        engine().command(tmp_path / "w.gguf")

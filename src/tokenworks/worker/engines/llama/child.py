@@ -17,6 +17,7 @@ from tokenworks.client import Address
 from tokenworks.telemetry import logs
 from tokenworks.worker.engines.base import EngineFailed, Setup
 from tokenworks.worker.engines.llama.generator import Generator
+from tokenworks.worker.engines.llama.measurer import Measurer
 from tokenworks.worker.engines.llama.options import Plan
 from tokenworks.worker.engines.process import die_with_parent
 from tokenworks.worker.protocol.standalone import serving
@@ -29,7 +30,7 @@ SWITCH = 0.0005
 async def run(plan: Plan) -> int:
     address = Address.parse(plan.address)
     setup = Setup(plan.model, address, plan.token, context_length=plan.context, max_output=plan.max_output)
-    generator = Generator(setup, plan)
+    generator = Measurer(setup, plan) if plan.measures else Generator(setup, plan)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -12,7 +12,8 @@ from tokenworks.protocols.worker import types as wire
 from tokenworks.worker.engines import machine
 from tokenworks.worker.engines.base import Description, EngineFailed, OptionError, Setup, read_options
 from tokenworks.worker.engines.gguf import NotGGUF, read_metadata
-from tokenworks.worker.engines.llama.options import Options, Plan, cache, context, disk
+from tokenworks.worker.engines.llama.options import Options, Plan, cache, context, disk, longest_text
+from tokenworks.worker.engines.purpose import able, measures
 from tokenworks.worker.engines.server import ServerEngine
 from tokenworks.worker.engines.shipped import template_text
 
@@ -33,6 +34,7 @@ class Llama(ServerEngine):
         self._template = template_text(name) if name is not None else None
         self._context: int | None = None
         self._weights: Path | None = None
+        self._measures: str | None = None
 
     def describe(self) -> Description:
         address = self.address
@@ -40,7 +42,7 @@ class Llama(ServerEngine):
             protocols=("worker",),
             quirks=("continues_prefill", "grammars"),
             base_url=f"unix:{address.socket}|{wire.PREFIX}" if address.socket else f"{address.origin}{wire.PREFIX}",
-            capabilities=tuple(dict.fromkeys((*self.setup.capabilities, *GENERATES))),
+            capabilities=able(self.setup, self._measures, GENERATES),
             context_length=self._context,
             max_output=self.setup.max_output,
         )
@@ -52,7 +54,12 @@ class Llama(ServerEngine):
             metadata = read_metadata(weights)
         except (OSError, NotGGUF) as error:
             raise EngineFailed(str(error)) from error
-        self._context = context(self.options, metadata, self.setup.context_length, machine.memory())
+        self._measures = measures(self.setup, metadata)
+        known = self.setup.context_length
+        if self._measures is not None:
+            self._context = longest_text(self.options, metadata, known)
+        else:
+            self._context = context(self.options, metadata, known, machine.memory())
         self._weights = weights
         return [sys.executable, "-m", f"{__package__}.child"]
 
@@ -78,6 +85,7 @@ class Llama(ServerEngine):
             trace=options.trace,
             adapters=options.adapters,
             parent=os.getpid(),
+            measures=self._measures is not None,
             capabilities=setup.capabilities,
             max_output=setup.max_output,
             token=setup.token,

@@ -4,10 +4,11 @@ import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from pathlib import Path
 from typing import BinaryIO
 
-from tokenworks.core.errors import InvalidRequest, Unavailable
+from tokenworks.core.errors import Unavailable
 from tokenworks.protocols.worker import types as wire
 from tokenworks.worker.chat.template import BadTemplate, Template
 from tokenworks.worker.engines.base import EngineFailed, Setup
@@ -21,7 +22,7 @@ from tokenworks.worker.engines.llama.embedding import Embedder
 from tokenworks.worker.engines.llama.grammar import Grammars
 from tokenworks.worker.engines.llama.intake import Given, Intake, check
 from tokenworks.worker.engines.llama.kernel import Kernel, KernelFailed
-from tokenworks.worker.engines.llama.measuring import Measuring, Vectors
+from tokenworks.worker.engines.llama.measuring import Measuring, begun
 from tokenworks.worker.engines.llama.model import LoadFailed, Model
 from tokenworks.worker.engines.llama.options import Plan, smallest_step
 from tokenworks.worker.engines.llama.pace import Pace
@@ -29,6 +30,7 @@ from tokenworks.worker.engines.llama.runner import Runner
 from tokenworks.worker.engines.llama.scheduling.prefixes import Prefixes
 from tokenworks.worker.engines.llama.scheduling.scheduler import Scheduler
 from tokenworks.worker.engines.llama.scheduling.trace import TracedScheduler
+from tokenworks.worker.engines.llama.text import spelled
 
 PROBE = wire.GenerateRequest(prompts=("ping",), max_tokens=1, priority="interactive")
 
@@ -96,7 +98,11 @@ class Generator(GeneratingEngine):
         folder = Path(plan.adapters).expanduser() if plan.adapters is not None else None
         self._adapters = Adapters(folder, plan.model, model, kernel, self._runner)
         self._measuring = Measuring(
-            model, self._runner, lambda: Embedder(model, capacity=capacity, threads=plan.threads)
+            model,
+            self._runner.run,
+            lambda: Embedder(model, capacity=capacity, threads=plan.threads),
+            most=plan.batch,
+            queue=plan.queue,
         )
         await self.probe()
 
@@ -144,8 +150,8 @@ class Generator(GeneratingEngine):
         super()._die(reason)
         for answer in self._living:
             answer.end(EngineDied())
-        if self._measuring is not None:
-            self._measuring.end(EngineDied())
+        if self._runner is not None:
+            self._runner.end(EngineDied())
 
     async def progress(self) -> float:
         return self._runner.steps if self._runner is not None else 0
@@ -154,11 +160,7 @@ class Generator(GeneratingEngine):
         return self.intake.model.tokenize(text)
 
     def detokenize(self, ids: list[int]) -> str:
-        model = self.intake.model
-        for token in ids:
-            if not 0 <= token < model.tokens:
-                raise InvalidRequest(f"{token} is no token of this model: 0 to {model.tokens - 1}.", param="ids")
-        return b"".join(model.pieces[token] for token in ids).decode("utf-8", "replace")
+        return spelled(self.intake.model, ids)
 
     def render(self, messages: Sequence[wire.Message], tools: Sequence[wire.Tool]) -> str:
         return self.intake.render(messages, tools).text
@@ -203,23 +205,13 @@ class Generator(GeneratingEngine):
     async def _measure(self, request: wire.GenerateRequest) -> AsyncGenerator[Batch, None]:
         assert self._measuring is not None  # noqa: S101 -- there is a runner
         check(request)
-        events = self._measuring.answer(request)
-        try:
-            first = await _next(events)
-            yield [wire.Started(f"{self.setup.model}-{next(self._answers)}", self.setup.model)]
-            while first:
-                yield first
-                first = await _next(events)
-        finally:
-            await events.aclose()
+        started = wire.Started(f"{self.setup.model}-{next(self._answers)}", self.setup.model)
+        async with aclosing(begun(started, self._measuring.answer(request))) as batches:
+            async for batch in batches:
+                yield batch
 
     async def metrics(self) -> str:
         return self._runner.observed.render() if self._runner is not None else ""
-
-
-async def _next(events: Vectors) -> list[wire.Event]:
-    """[] at the end."""
-    return await anext(events, [])
 
 
 def _usage(choices: list[Choice], prompts: list[Given], n: int) -> wire.Usage:

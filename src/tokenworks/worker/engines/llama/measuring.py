@@ -1,125 +1,155 @@
 """Answers of one choice without text: vectors, and rankings."""
 
 import asyncio
-import functools
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Any, TypeVar
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from contextlib import aclosing
+from functools import partial
+from typing import Any, Protocol
 
-import numpy as np
-
-from tokenworks.core.errors import ContextLengthExceeded, InvalidRequest
+from tokenworks.core.errors import ContextLengthExceeded, InvalidRequest, LimitReached, Unavailable
 from tokenworks.protocols.worker import types as wire
-from tokenworks.worker.engines.llama.embedding import Embedder
+from tokenworks.worker.engines.llama.embedding import Embedder, Vector, packs
 from tokenworks.worker.engines.llama.model import Model
-from tokenworks.worker.engines.llama.runner import Runner
 
-Result = TypeVar("Result")
 Vectors = AsyncGenerator[list[wire.Event], None]
+Row = list[int]
+
+
+class Run(Protocol):
+    """Does something in the thread that owns the context, when it is its turn."""
+
+    def __call__(self, work: Callable[[], Any], /) -> Awaitable[Any]: ...
 
 
 class Measuring:
-    """The context is made with the first request: most models are never asked."""
+    """The context is made with the first request: most models are never asked.
 
-    def __init__(self, model: Model, runner: Runner, make: Callable[[], Embedder]) -> None:
+    `most`: tokens of a forward pass, unless one text is longer. Requests take turns, a forward pass each.
+    `queue`: requests that may be under way; half of them one tenant's.
+    """
+
+    def __init__(self, model: Model, run: Run, make: Callable[[], Embedder], *, most: int, queue: int) -> None:
         self._model = model
-        self._runner = runner
+        self._run = run
         self._make = make
+        self._most = most
+        self._queue = queue
         self._embedder: Embedder | None = None
-        self._waiting: set[asyncio.Future[Any]] = set()
-
-    def end(self, error: Exception) -> None:
-        """Nothing more can come."""
-        for waiting in self._waiting:
-            if not waiting.done():
-                waiting.set_exception(error)
+        self._asked: Counter[str] = Counter()
+        self.tokens = self.passes = 0
 
     def close(self) -> None:
-        """After the engine's thread has ended."""
+        """After the thread has ended."""
         if self._embedder is not None:
             self._embedder.close()
 
     async def answer(self, request: wire.GenerateRequest) -> Vectors:
-        """InvalidRequest or ContextLengthExceeded before anything is given."""
-        if request.rank is not None:
-            texts: Sequence[str | list[int]] = [request.rank.query, *request.rank.documents]
-        else:
-            texts = request.embed or ()
+        """InvalidRequest, ContextLengthExceeded, LimitReached or Unavailable before anything is given."""
         if request.dimensions is not None and request.dimensions > self._model.dimensions:
             raise InvalidRequest(f"At most {self._model.dimensions} dimensions.", param="dimensions")
-        embedder = await self._embedder_()
-        rows = [self._tokens(text, embedder.capacity) for text in texts]
-        if request.rank is not None and embedder.ranks:
-            query, *documents = rows
-            end = [self._model.eos] if self._model.eos >= 0 else []
-            rows = [[*query, *end, *document] for document in documents]
-        total = sum(map(len, rows))
-        vectors: list[list[float]] = []
+        self._admit(request.tenant)
+        self._asked[request.tenant] += 1
+        try:
+            async for events in self._answer(request):
+                yield events
+        finally:
+            self._asked[request.tenant] -= 1
+            self._asked += Counter()  # drops those who wait for nothing
+
+    async def _answer(self, request: wire.GenerateRequest) -> Vectors:
+        embedder = await self.embedder()
+        rows = await asyncio.to_thread(self._rows, request, embedder)
+        done: list[Any] = []
         busy = 0
-        for index, row in enumerate(rows):
-            vector, took = await self._run(functools.partial(_timed, embedder, row, request.dimensions))
+        for pack in packs([len(row) for row in rows], min(self._most, embedder.capacity)):
+            results, took = await self._run(partial(self._measured, embedder, request, rows[pack]))
             busy += took
             if request.embed is not None:
-                yield [wire.Vector(vector, index)]
+                yield [wire.Vector(vector.tolist(), pack.start + at) for at, vector in enumerate(results)]
             else:
-                vectors.append(vector)
+                done += results
         if request.rank is not None:
-            yield list(_ranked(request.rank, vectors, embedder.ranks))
-        yield [wire.Finish("stop"), wire.Usage(input=total, gpu_ms=(busy + 500_000) // 1_000_000)]
+            yield list(_ranked(request.rank, done, scored=embedder.ranks))
+        yield [wire.Finish("stop"), wire.Usage(input=sum(map(len, rows)), gpu_ms=(busy + 500_000) // 1_000_000)]
 
-    async def _embedder_(self) -> Embedder:
+    async def embedder(self) -> Embedder:
         if self._embedder is None:
-            self._embedder = await self._run(self._make)
+            made: Embedder = await self._run(self._make)
+            if self._embedder is None:
+                self._embedder = made
+            else:  # somebody else was quicker
+                made.close()
         return self._embedder
 
-    async def _run(self, work: Callable[[], Result]) -> Result:
-        """In the engine's thread, between two steps of those who generate."""
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[Result] = loop.create_future()
+    def _measured(self, embedder: Embedder, request: wire.GenerateRequest, rows: list[Row]) -> tuple[list[Any], int]:
+        """In the thread: what the rows give, and the nanoseconds that it took."""
+        begun = time.perf_counter_ns()
+        ranks = request.rank is not None and embedder.ranks
+        results: list[Any] = list(embedder.scores(rows) if ranks else embedder.vectors(rows, request.dimensions))
+        self.tokens += sum(map(len, rows))
+        self.passes += 1
+        return results, time.perf_counter_ns() - begun
 
-        def run() -> None:
-            if not done.cancelled():
-                result = work()
-                loop.call_soon_threadsafe(_settle, done, result)
+    def _admit(self, tenant: str) -> None:
+        if self._asked[tenant] >= max(1, self._queue // 2):
+            raise LimitReached("Too many of your requests wait for this model; try again in 1 s.", retry_after=1)
+        if self._asked.total() >= self._queue:
+            raise Unavailable("Too many requests wait for this model; try again in 1 s.", retry_after=1)
 
-        self._waiting.add(done)
-        try:
-            self._runner.call(run)
-            return await done
-        finally:
-            self._waiting.discard(done)
+    def _rows(self, request: wire.GenerateRequest, embedder: Embedder) -> list[Row]:
+        if request.rank is None:
+            texts = request.embed or ()
+            named = [f"input[{index}]" for index in range(len(texts))] if len(texts) > 1 else ["input"]
+            return [self._row(text, name, embedder.capacity) for text, name in zip(texts, named, strict=False)]
+        query, documents = request.rank.query, request.rank.documents
+        places = [f"documents[{index}]" for index in range(len(documents))]
+        if not embedder.ranks:
+            found = zip([query, *documents], ["query", *places], strict=True)
+            return [self._row(text, name, embedder.capacity) for text, name in found]
+        rows = [self._model.tokenize_pair(query, document) for document in documents]
+        for row, name in zip(rows, places, strict=True):
+            _require_room(len(row), embedder.capacity, name, " together with the query")
+        return rows
 
-    def _tokens(self, text: str | list[int], most: int) -> list[int]:
+    def _row(self, text: str | Sequence[int], name: str, most: int) -> Row:
         if isinstance(text, str):
-            tokens = self._model.tokenize(text, first=True)
+            tokens = self._model.tokenize(text, first=True) if text else []
         else:
             tokens = list(text)
             if any(not 0 <= token < self._model.tokens for token in tokens):
-                raise InvalidRequest(f"Tokens of this model are 0 to {self._model.tokens - 1}.", param="input")
+                raise InvalidRequest(f"Tokens of this model are 0 to {self._model.tokens - 1}.", param=name)
         if not tokens:
-            raise InvalidRequest("There is nothing to embed in an empty text.", param="input")
-        if len(tokens) > most:
-            raise ContextLengthExceeded(f"A text has {len(tokens)} tokens; at most {most} fit.", param="input")
+            raise InvalidRequest(f"There is nothing to measure in an empty text: '{name}'.", param=name)
+        _require_room(len(tokens), most, name)
         return tokens
 
 
-def _timed(embedder: Embedder, row: list[int], dimensions: int | None) -> tuple[list[float], int]:
-    """The vector, and the nanoseconds that it took."""
-    begun = time.perf_counter_ns()
-    return embedder.embed(row, dimensions), time.perf_counter_ns() - begun
+async def begun(started: wire.Started, events: Vectors) -> Vectors:
+    """With `started` before them, alone, once it is known that nothing is refused."""
+    async with aclosing(events):
+        first = await anext(events)
+        yield [started]
+        yield first
+        async for more in events:
+            yield more
 
 
-def _settle(done: "asyncio.Future[Result]", result: Result) -> None:
-    if not done.done():
-        done.set_result(result)
+def _require_room(tokens: int, most: int, name: str, more: str = "") -> None:
+    if tokens > most:
+        raise ContextLengthExceeded(
+            f"'{name}'{more} has {tokens} tokens, and this model's maximum context length is {most}: shorten it.",
+            param=name,
+        )
 
 
-def _ranked(ranking: wire.Ranking, vectors: list[list[float]], scored: bool) -> list[wire.Ranked]:
-    """By the model's score; by the cosine to the query for a model that only embeds."""
-    if scored:
-        scores = [vector[0] for vector in vectors]
-    else:
-        query, *documents = (np.array(vector) for vector in vectors)
-        scores = [float(query @ document) for document in documents]
+def _ranked(ranking: wire.Ranking, results: list[Any], *, scored: bool) -> Iterable[wire.Ranked]:
+    """By the model's score; by the cosine to the query, which comes first, for a model that only embeds."""
+    scores: list[float] = results if scored else _cosines(*results)
     order = sorted(range(len(scores)), key=lambda index: (-scores[index], index))
     return [wire.Ranked(scores[index], index) for index in order[: ranking.top_n]]
+
+
+def _cosines(query: Vector, *documents: Vector) -> list[float]:
+    return [float(query @ document) for document in documents]

@@ -1,5 +1,6 @@
 """Weights and their vocabulary. Thread-safe once loaded: contexts are what must stay with one thread."""
 
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ class Model:
         self.bos: int = lib.llama_vocab_bos(self._vocabulary)
         self.eos: int = lib.llama_vocab_eos(self._vocabulary)
         self.adds_bos: bool = lib.llama_vocab_get_add_bos(self._vocabulary)
+        self.scores: int = max(1, lib.llama_model_n_cls_out(self.pointer))
+        """Of a model that ranks: how many it gives for a text."""
 
     def close(self) -> None:
         if self.pointer != ffi.NULL:
@@ -45,8 +48,15 @@ class Model:
         return not recurrent and lib.llama_model_n_swa(self.pointer) == 0
 
     @property
+    def architecture(self) -> str:
+        return self.metadata("general.architecture") or ""
+
+    @property
     def chat_template(self) -> str | None:
-        found = self._lib.llama_model_chat_template(self.pointer, ffi.NULL)
+        return self._template(ffi.NULL)
+
+    def _template(self, name: Any) -> str | None:
+        found = self._lib.llama_model_chat_template(self.pointer, name)
         return ffi.string(found).decode("utf-8", "replace") if found != ffi.NULL else None
 
     def metadata(self, key: str) -> str | None:
@@ -100,3 +110,40 @@ class Model:
         if len(tokens) > 1 and tokens[0] == tokens[1] == self.bos:  # the template writes it, too
             del tokens[0]
         return tokens
+
+    def tokenize_pair(self, query: str, document: str) -> list[int]:
+        """What a model that ranks is shown: by its own template, or as its tokenizer joins two texts. Special tokens
+        in either are text."""
+        if (template := self._template(b"rerank")) is None:
+            end, separate = (
+                self._ending,
+                [self._separator] if self._lib.llama_vocab_get_add_sep(self._vocabulary) else [],
+            )
+            begin = [self.bos] if self.adds_bos and self.bos >= 0 else []
+            texts = self.tokenize(query, special=False), self.tokenize(document, special=False)
+            return [*begin, *texts[0], *end, *separate, *texts[1], *end]
+        given = {"{query}": query, "{document}": document}
+        tokens = []
+        for at, piece in enumerate(self._special_texts.split(template)):
+            if at % 2:
+                tokens += self.tokenize(piece)
+            elif piece:
+                filled = re.sub(r"\{query\}|\{document\}", lambda found: given[found[0]], piece)
+                tokens += self.tokenize(filled, special=False)
+        return tokens
+
+    @property
+    def _separator(self) -> int:
+        return int(self._lib.llama_vocab_sep(self._vocabulary))
+
+    @property
+    def _ending(self) -> list[int]:
+        """What ends each text of a pair: vocabularies of encoders call it a separator."""
+        if not self._lib.llama_vocab_get_add_eos(self._vocabulary):
+            return []
+        return [self.eos if self.eos >= 0 else self._separator]
+
+    @cached_property
+    def _special_texts(self) -> re.Pattern[str]:
+        texts = sorted(filter(None, map(self.text_of, self.special | self.ends)), key=len, reverse=True)
+        return re.compile(f"({'|'.join(map(re.escape, texts)) or '(?!)'})")

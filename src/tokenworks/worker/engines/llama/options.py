@@ -10,6 +10,8 @@ from tokenworks.worker.engines.llama.binding import PINNED
 
 DEFAULT_SLOTS = 16
 DEFAULT_CONTEXT = 4096
+LONGEST_TEXT = 8192
+"""Tokens of a text that is measured, by default: the whole of it is one forward pass, whose memory grows with it."""
 SMALLEST_CONTEXT = 256
 SLOT_SHARE = 8
 """Slots may take one part in so many of the machine's memory ..."""
@@ -86,6 +88,8 @@ class Plan(msgspec.Struct, frozen=True):
     template: str | None
     lookup: bool
     parent: int
+    measures: bool = False
+    """The weights make vectors or rankings, not text."""
     capabilities: tuple[str, ...] = ()
     max_output: int | None = None
     token: str = ""
@@ -106,6 +110,13 @@ def context(options: Options, metadata: Metadata, known: int | None, memory: int
         affordable = memory // SLOT_SHARE // options.slots // per_token // 256 * 256
         found = min(found, max(affordable, SMALLEST_CONTEXT))
     return found
+
+
+def longest_text(options: Options, metadata: Metadata, known: int | None) -> int:
+    """Tokens of a text that is measured: what was asked for, else the default, within the weights' training."""
+    trained = min(filter(None, (metadata.context_length, known)), default=None)
+    wanted = options.context or LONGEST_TEXT
+    return min(wanted, trained) if trained else wanted
 
 
 def smallest_step(slots: int) -> int:

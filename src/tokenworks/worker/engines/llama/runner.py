@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 from tokenworks.core.errors import LimitReached, TokenworksError, Unavailable
 from tokenworks.protocols.worker import types as wire
@@ -24,6 +25,7 @@ from tokenworks.worker.engines.llama.scheduling.sequence import Outcome, Sequenc
 from tokenworks.worker.engines.llama.spinning import Spinning
 
 Operation = Callable[[], None]
+Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 
 
@@ -43,6 +45,7 @@ class Runner:
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self.observed = Observed(scheduler, kernel.slots * kernel.capacity)
         self._last: dict[Sequence, float] = {}
+        self._errands: set[asyncio.Future[Any]] = set()
         self.steps = 0
         self.generated = 0
 
@@ -61,6 +64,27 @@ class Runner:
         with self._wake:
             self._operations.append(operation)
             self._wake.notify()
+
+    async def run(self, work: Callable[[], Result]) -> Result:
+        """What `work` gives, done in the thread between two steps."""
+        done: asyncio.Future[Result] = self._loop.create_future()
+
+        def operation() -> None:
+            if not done.cancelled():
+                self._tell(_settle, done, work())
+
+        self._errands.add(done)
+        try:
+            self.call(operation)
+            return await done
+        finally:
+            self._errands.discard(done)
+
+    def end(self, error: Exception) -> None:
+        """The thread does nothing more for those who wait for something."""
+        for done in self._errands:
+            if not done.done():
+                done.set_exception(error)
 
     def submit(self, answer: Answer) -> None:
         self.call(lambda: self._submit(answer))
@@ -185,6 +209,11 @@ class Runner:
     def _tell(self, what: Callable[..., object], *arguments: object) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(what, *arguments)
+
+
+def _settle(done: "asyncio.Future[Result]", result: Result) -> None:
+    if not done.done():
+        done.set_result(result)
 
 
 def _deliver(handed: list[tuple[Answer, list[object], TokenworksError | None]]) -> None:

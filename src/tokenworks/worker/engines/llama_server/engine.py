@@ -19,6 +19,7 @@ from tokenworks.worker.engines.llama_server.plan import (
     Plan,
     context_per_slot,
 )
+from tokenworks.worker.engines.purpose import MEASURES, measures
 from tokenworks.worker.engines.server import ServerEngine
 from tokenworks.worker.engines.shipped import template_text
 from tokenworks.worker.sockets import host_and_port
@@ -37,7 +38,7 @@ QUIRKS = (
     "continues_prefill",
 )
 GENERATES = ("json_schema",)
-NOT_SERVED = ("embeddings", "rerank")
+_WRITES_ONLY = "{} is for {}, which llama_server does not do: --engine llama does"
 FLUSH = 0.3
 """Seconds that the last bytes of an answer may take to leave."""
 ANSWER_LIMIT = 600.0
@@ -52,8 +53,8 @@ class LlamaServer(ServerEngine):
         self.options = read_options(Options, setup.options)
         name = self.options.chat_template
         self._template = template_text(name) if name is not None else None
-        if unserved := [capability for capability in NOT_SERVED if capability in setup.capabilities]:
-            raise OptionError(f"--model {setup.model}: llama_server generates text; it does not do {unserved[0]} yet")
+        if unserved := [capability for capability in MEASURES if capability in setup.capabilities]:
+            raise OptionError(_WRITES_ONLY.format(f"--model {setup.model}", unserved[0]))
         self._busy = float("-inf")
         """When it last computed for somebody, as far as was asked."""
         self._context: int | None = None
@@ -77,6 +78,8 @@ class LlamaServer(ServerEngine):
             metadata = read_metadata(weights)
         except (OSError, NotGGUF) as error:
             raise EngineFailed(str(error)) from error
+        if (kind := measures(self.setup, metadata)) is not None:
+            raise EngineFailed(_WRITES_ONLY.format(weights, kind))
         self._context = context_per_slot(self.options, metadata, self.setup.context_length, machine.memory())
         self._weights = weights
         return [sys.executable, "-m", f"{__package__}.child"]
