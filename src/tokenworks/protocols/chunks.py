@@ -64,7 +64,8 @@ class ChunkRelay(ABC):
     """Forwards chunks as they came and watches them.
 
     Held back: a usage chunk that the caller did not ask for, and `[DONE]`, which is ours to send once the attempt is
-    settled. A block in any other dress than one `data: ` line is put into it: several clients fail on others.
+    settled. A block in any other dress than one `data: ` line is put into it, and a chunk without what clients need gets
+    it: several fail on others.
     """
 
     terminator = DONE
@@ -77,8 +78,8 @@ class ChunkRelay(ABC):
         """The last one that the caller got."""
 
     @abstractmethod
-    def _see(self, data: bytes) -> bool:
-        """Watch one chunk; whether the caller gets it. ValueError when it is not one."""
+    def _see(self, data: bytes) -> bytes | None:
+        """Watch one chunk; what the caller gets of it. ValueError when it is not one."""
 
     @abstractmethod
     def _see_whole(self, body: bytes) -> None:
@@ -116,12 +117,13 @@ class ChunkRelay(ABC):
 
     def _forward(self, block: bytes) -> bytes:
         data = payload(block)
-        if data is None or not self._see(data):
+        passed = None if data is None else self._see(data)
+        if passed is None:
             return b""
-        self._chunk = data
-        if len(data) + 6 == len(block):
+        self._chunk = passed
+        if passed is data and len(passed) + 6 == len(block):
             return block + b"\n\n"
-        return b"data: " + data.replace(b"\n", b" ") + b"\n\n"
+        return b"data: " + passed.replace(b"\n", b" ") + b"\n\n"
 
 
 def payload(block: bytes) -> bytes | None:

@@ -19,6 +19,7 @@ from tokenworks.core.events import (
 from tokenworks.core.request import Request
 from tokenworks.core.usage import Usage
 from tokenworks.protocols.openai_chat import types as wire
+from tokenworks.protocols.openai_chat.calls import Numbers
 from tokenworks.protocols.validation import present
 
 _DECODER = msgspec.json.Decoder(wire.Answer)
@@ -92,6 +93,11 @@ def usage_chunk(chunk: bytes, usage: Usage) -> bytes:
     return b"data: " + _ENCODE(last) + b"\n\n"
 
 
+def with_choices(chunk: bytes) -> bytes:
+    """A chunk that had no list of them: clients go through it."""
+    return _ENCODE({**_MEMBERS.decode(chunk), "choices": []})
+
+
 def encode_usage(usage: Usage) -> dict[str, Any]:
     prompt = {"cached_tokens": usage.cached_input, "cache_write_tokens": usage.cache_write}
     completion = {"reasoning_tokens": usage.reasoning}
@@ -121,17 +127,17 @@ def read_response(body: bytes) -> list[Event]:
     if not answer.choices or any(choice.message is None or not choice.finish_reason for choice in answer.choices):
         raise ValueError("it has no finished choice")
     events: list[Event] = [Started(answer.id or "", answer.model or "", answer.service_tier)]
-    for choice in answer.choices:
-        events += read_choice(choice)
+    for position, choice in enumerate(answer.choices):
+        events += read_choice(choice, position)
     if answer.usage is not None:
         events.append(UsageReport(read_usage(answer.usage, answer.timings)))
     return events
 
 
-def read_choice(choice: wire.Choice) -> list[Event]:
-    """One choice of a chunk or of a whole answer."""
+def read_choice(choice: wire.Choice, position: int, numbers: Numbers | None = None) -> list[Event]:
+    """One choice of a whole answer, or of a chunk of a stream whose calls have these `numbers`."""
     events: list[Event] = []
-    index = choice.index
+    index = position if choice.index is None else choice.index
     delta = choice.delta or choice.message
     if delta is not None:
         text, thought = content_of(delta.content)
@@ -141,10 +147,11 @@ def read_choice(choice: wire.Choice) -> list[Event]:
             events.append(TextDelta(text, index, read_logprobs(choice.logprobs)))
         if delta.refusal:
             events.append(RefusalDelta(delta.refusal, index))
-        for position, call in enumerate(delta.tool_calls or ()):
+        for at, call in enumerate(delta.tool_calls or ()):
+            number, begins = (at, True) if numbers is None else numbers.of(index, call)
             function = call.function or wire.FunctionDelta()
-            number = position if call.index is None else call.index
-            events.append(ToolCallDelta(number, function.arguments or "", call.id, function.name, index))
+            named = (call.id, function.name) if begins else (None, None)
+            events.append(ToolCallDelta(number, function.arguments or "", *named, index))
     if choice.finish_reason:
         events.append(Finished(finish_reason(choice.finish_reason), index))
     return events

@@ -1,6 +1,7 @@
 """Streams of chat completions. Rules measured with the official clients: only `data:` lines and comments, every
 chunk has id, object, created, model and a list of choices, usage comes last and only when asked for."""
 
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -18,8 +19,10 @@ from tokenworks.core.events import (
 )
 from tokenworks.core.request import Request
 from tokenworks.core.usage import Usage
+from tokenworks.protocols.base import Observation
 from tokenworks.protocols.chunks import DONE, ChunkReader, ChunkRelay
 from tokenworks.protocols.openai_chat import types as wire
+from tokenworks.protocols.openai_chat.calls import Numbers
 from tokenworks.protocols.openai_chat.errors import read_stream_error
 from tokenworks.protocols.openai_chat.responses import (
     DEFAULT_TIER,
@@ -32,12 +35,17 @@ from tokenworks.protocols.openai_chat.responses import (
     read_usage,
     usage_chunk,
 )
+from tokenworks.protocols.openai_chat.shape import OBJECT, Shape
 from tokenworks.protocols.validation import present
 
 _ENCODE = msgspec.json.Encoder().encode
 
 
 class StreamReader(ChunkReader):
+    def __init__(self, quirks: Collection[str] = ()) -> None:
+        super().__init__(quirks)
+        self._numbers = Numbers()
+
     def _read(self, data: bytes) -> list[Event]:
         answer = decode_answer(data)
         if present(answer.error):
@@ -45,8 +53,8 @@ class StreamReader(ChunkReader):
         if not answer.choices and not answer.id and not answer.model and answer.usage is None:
             return []  # what was found in the prompt, before the answer begins
         events = self._start(answer.id, answer.model, answer.service_tier)
-        for choice in answer.choices or ():
-            events += read_choice(choice)
+        for position, choice in enumerate(answer.choices or ()):
+            events += read_choice(choice, position, self._numbers)
         if answer.usage is not None:
             events.append(self._report(read_usage(answer.usage, answer.timings)))
         return events
@@ -58,7 +66,7 @@ class StreamWriter:
     def __init__(self, request: Request, response_id: str, created: int) -> None:
         self._head: dict[str, Any] = {
             "id": response_id,
-            "object": "chat.completion.chunk",
+            "object": OBJECT,
             "created": created,
             "model": request.model,
         }
@@ -97,11 +105,14 @@ class StreamWriter:
     def _chunk(
         self, index: int, delta: dict[str, Any], *, finish: str | None = None, logprobs: dict[str, Any] | None = None
     ) -> bytes:
+        before = b""
         if index not in self._roles:
+            # The official helper takes choices for the places at which they begin.
+            before = b"".join([self._chunk(lower, {"content": ""}) for lower in range(index) if lower not in self._roles])
             self._roles.add(index)
             delta = {"role": "assistant", **delta}
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
-        return b"data: " + _ENCODE(self._head | {"choices": [choice]}) + b"\n\n"
+        return before + b"data: " + _ENCODE(self._head | {"choices": [choice]}) + b"\n\n"
 
 
 def _encode_call(event: ToolCallDelta) -> dict[str, Any]:
@@ -124,12 +135,18 @@ def _size(delta: wire.Delta) -> int:
 
 
 class Passthrough(ChunkRelay):
-    def _see(self, data: bytes) -> bool:
+    def __init__(self, request: Request, observation: Observation) -> None:
+        super().__init__(request, observation)
+        self._shape = Shape()
+
+    def _see(self, data: bytes) -> bytes | None:
         answer = decode_answer(data)
         if present(answer.error):
             raise read_stream_error(bytes(answer.error))
         self._note(answer)
-        return bool(answer.choices) or answer.usage is None or self._include_usage
+        if answer.choices or answer.usage is None or self._include_usage:
+            return self._shape.of(data, answer)
+        return None
 
     def _report(self, usage: Usage) -> bytes:
         return usage_chunk(self._chunk, usage)
@@ -142,13 +159,13 @@ class Passthrough(ChunkRelay):
 
     def _note(self, answer: wire.Answer) -> None:
         seen = self.observation
-        for choice in answer.choices or ():
+        for position, choice in enumerate(answer.choices or ()):
             delta = choice.delta or choice.message
             if delta is not None and (delta.content or delta.reasoning_content or delta.reasoning or delta.tool_calls):
                 seen.deltas += 1
                 seen.size += _size(delta)
             if choice.finish_reason:
-                seen.finish_reasons[choice.index] = finish_reason(choice.finish_reason)
+                seen.finish_reasons[position if choice.index is None else choice.index] = finish_reason(choice.finish_reason)
         if answer.usage is not None:
             seen.usage = read_usage(answer.usage, answer.timings)
         if answer.model:

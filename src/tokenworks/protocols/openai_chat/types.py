@@ -288,7 +288,7 @@ class Delta(msgspec.Struct):
 
 
 class Choice(msgspec.Struct):
-    index: int = 0
+    index: int | None = None
     delta: Delta | None = None
     message: Delta | None = None
     finish_reason: str | None = None
@@ -329,6 +329,8 @@ class Answer(msgspec.Struct):
     """A chunk of a stream, or a whole answer. `error` is how a stream reports its failure."""
 
     id: str | None = None
+    object: str | None = None
+    created: int | float | str | None = None
     model: str | None = None
     choices: list[Choice] | None = None
     usage: UsageBody | None = None

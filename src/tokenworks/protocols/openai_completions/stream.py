@@ -9,7 +9,7 @@ from tokenworks.core.request import Request
 from tokenworks.core.usage import Usage
 from tokenworks.protocols.chunks import DONE, ChunkReader, ChunkRelay
 from tokenworks.protocols.openai_chat.errors import read_stream_error
-from tokenworks.protocols.openai_chat.responses import encode_usage, finish_reason, read_usage, usage_chunk
+from tokenworks.protocols.openai_chat.responses import encode_usage, finish_reason, read_usage, usage_chunk, with_choices
 from tokenworks.protocols.openai_completions import types as wire
 from tokenworks.protocols.openai_completions.responses import decode_answer, encode_logprobs, read_choice
 from tokenworks.protocols.validation import present
@@ -71,12 +71,14 @@ class StreamWriter:
 
 
 class Passthrough(ChunkRelay):
-    def _see(self, data: bytes) -> bool:
+    def _see(self, data: bytes) -> bytes | None:
         answer = decode_answer(data)
         if present(answer.error):
             raise read_stream_error(bytes(answer.error))
         self._note(answer)
-        return bool(answer.choices) or answer.usage is None or self._include_usage
+        if answer.choices or answer.usage is None or self._include_usage:
+            return data if answer.choices is not None else with_choices(data)
+        return None
 
     def _report(self, usage: Usage) -> bytes:
         return usage_chunk(self._chunk, usage)
