@@ -160,12 +160,13 @@ def test_any_of_it_may_be_missing(way: Any, data: st.DataObject) -> None:
     how = data.draw(st.sampled_from(["counted", "all zero", "not counted", "from one"]))
     repeated = data.draw(st.booleans())
     chunks = [TEXT]
-    for number, (id, name, text) in enumerate(calls):
+    for number, (its_id, name, text) in enumerate(calls):
         counted = {"counted": {"index": number}, "all zero": {"index": 0}, "from one": {"index": number + 1}}
         place = counted.get(how, {})
         cut = data.draw(st.integers(0, len(text)))
-        again = {"id": id, "name": name} if repeated else {}
-        chunks += [calling(part(text[:cut], id=id, name=name, **place)), calling(part(text[cut:], **again, **place))]
+        again = {"id": its_id, "name": name} if repeated else {}
+        chunks.append(calling(part(text[:cut], id=its_id, name=name, **place)))
+        chunks.append(calling(part(text[cut:], **again, **place)))
     chunks = copy.deepcopy([*chunks, CALLED if calls else END, TOLD])
     for each in chunks:
         for name in data.draw(st.sets(st.sampled_from(OPTIONAL))):

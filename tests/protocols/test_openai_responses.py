@@ -305,7 +305,8 @@ def test_a_caller_of_another_protocol_is_refused_by_name_or_told() -> None:
 
 
 def test_a_relay_ends_only_what_was_finished() -> None:
-    begun = b'data: {"type":"response.created","response":{"id":"resp_9","model":"x","output":[]}}\n\n'
+    head = b'data: {"type":"response.created","sequence_number":0,'
+    begun = head + b'"response":{"id":"resp_9","model":"x","output":[]}}\n\n'
     relay: Any = RESPONSES.passthrough(decoded(stream=True), Observation())
     assert relay.feed(begun) == b"event: response.created\n" + begun
     with pytest.raises(UpstreamBroken):

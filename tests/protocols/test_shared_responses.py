@@ -136,8 +136,12 @@ def test_every_stream_passes_through_in_one_dress() -> None:
         passed = (relay.feed(text.encode()) + relay.close()).decode()
         said = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]
         blocks = passed.removesuffix("\n\n").split("\n\n")
-        assert [json.loads(block.partition("\ndata: ")[2]) for block in blocks] == said, name
-        assert [block.partition("\n")[0] for block in blocks] == [f"event: {event['type']}" for event in said], name
+        told = [json.loads(block.partition("\ndata: ")[2]) for block in blocks]
+        if said[0]["type"] == "response.created":
+            assert told == said, name
+        else:  # the rest of one: it gets its beginning
+            assert [event["type"] for event in told] == ["response.created", *[event["type"] for event in said]], name
+        assert [block.partition("\n")[0] for block in blocks] == [f"event: {event['type']}" for event in told], name
         assert relay.observation.usage is not None, name
         assert relay.observation.finish_reasons, name
 

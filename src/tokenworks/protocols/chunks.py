@@ -64,8 +64,8 @@ class ChunkRelay(ABC):
     """Forwards chunks as they came and watches them.
 
     Held back: a usage chunk that the caller did not ask for, and `[DONE]`, which is ours to send once the attempt is
-    settled. A block in any other dress than one `data: ` line is put into it, and a chunk without what clients need gets
-    it: several fail on others.
+    settled. A block in any other dress than one `data: ` line is put into it, and a chunk gets what clients need of it:
+    several fail on others.
     """
 
     terminator = DONE

@@ -108,7 +108,8 @@ class StreamWriter:
         before = b""
         if index not in self._roles:
             # The official helper takes choices for the places at which they begin.
-            before = b"".join([self._chunk(lower, {"content": ""}) for lower in range(index) if lower not in self._roles])
+            missing = [lower for lower in range(index) if lower not in self._roles]
+            before = b"".join([self._chunk(lower, {"content": ""}) for lower in missing])
             self._roles.add(index)
             delta = {"role": "assistant", **delta}
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
@@ -165,7 +166,8 @@ class Passthrough(ChunkRelay):
                 seen.deltas += 1
                 seen.size += _size(delta)
             if choice.finish_reason:
-                seen.finish_reasons[position if choice.index is None else choice.index] = finish_reason(choice.finish_reason)
+                index = position if choice.index is None else choice.index
+                seen.finish_reasons[index] = finish_reason(choice.finish_reason)
         if answer.usage is not None:
             seen.usage = read_usage(answer.usage, answer.timings)
         if answer.model:

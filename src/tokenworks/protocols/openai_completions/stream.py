@@ -9,7 +9,13 @@ from tokenworks.core.request import Request
 from tokenworks.core.usage import Usage
 from tokenworks.protocols.chunks import DONE, ChunkReader, ChunkRelay
 from tokenworks.protocols.openai_chat.errors import read_stream_error
-from tokenworks.protocols.openai_chat.responses import encode_usage, finish_reason, read_usage, usage_chunk, with_choices
+from tokenworks.protocols.openai_chat.responses import (
+    encode_usage,
+    finish_reason,
+    read_usage,
+    usage_chunk,
+    with_choices,
+)
 from tokenworks.protocols.openai_completions import types as wire
 from tokenworks.protocols.openai_completions.responses import decode_answer, encode_logprobs, read_choice
 from tokenworks.protocols.validation import present

@@ -134,7 +134,7 @@ class _Parts:
     @classmethod
     def again(cls, index: int, told: ToldItem, emit: Emit) -> "_Parts":
         """Also one of another kind that is closed."""
-        parts = cls(index, "", "message", _nothing)
+        parts = cls(index, "", "message", nothing)
         parts.body, parts.closed, parts._emit = told.body, told.closed, emit
         parts._kind, parts._text, parts._logprobs = told.part, told.text, told.logprobs
         if told.part:
@@ -216,7 +216,7 @@ class _Call:
 
     @classmethod
     def again(cls, index: int, told: ToldItem, emit: Emit) -> "_Call":
-        call = cls(index, "", ToolCallDelta(0, ""), _nothing)
+        call = cls(index, "", ToolCallDelta(0, ""), nothing)
         call.body, call.closed, call._emit, call._arguments = told.body, told.closed, emit, told.text
         call._place = {"item_id": told.body["id"], "output_index": index}
         return call
@@ -236,7 +236,7 @@ class _Call:
         return {**self.body, "status": status, "arguments": "".join(self._arguments)}
 
 
-def _nothing(kind: str, members: dict[str, Any]) -> None:
+def nothing(kind: str, members: dict[str, Any]) -> None:
     """The caller knows it."""
 
 

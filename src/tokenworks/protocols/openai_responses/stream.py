@@ -25,6 +25,8 @@ from tokenworks.protocols.base import Observation
 from tokenworks.protocols.chunks import ChunkReader, payload
 from tokenworks.protocols.openai_responses import types as wire
 from tokenworks.protocols.openai_responses.errors import encode_stream_error, read_failure
+from tokenworks.protocols.openai_responses.lawful import Lawful
+from tokenworks.protocols.openai_responses.output import nothing
 from tokenworks.protocols.openai_responses.responses import (
     ENDED,
     Fold,
@@ -214,8 +216,9 @@ class Passthrough:
     """Forwards events as they came and watches them.
 
     The terminal event is held back until the attempt is settled. An event in any other dress than an `event:` and a
-    `data:` line is put into it. `final` is the response object that the caller was given: under our own id, once
-    `rename` was called, and saying of storage and chain what the caller asked of us.
+    `data:` line is put into it, and a stream that clients cannot read is made one that they can (lawful.py). `final` is
+    the response object that the caller was given: under our own id, once `rename` was called, and saying of storage and
+    chain what the caller asked of us.
     """
 
     def __init__(self, request: Request, observation: Observation) -> None:
@@ -225,8 +228,8 @@ class Passthrough:
         self._options = request.options
         self._splitter = Splitter()
         self._response = b""
-        self._sequence = 0
         self._terminal = b""
+        self._lawful = Lawful(lambda: Fold(request, str(self._ours.get("id", "resp_")), 0, nothing).begun())
 
     def rename(self, response_id: str) -> None:
         self._ours = {
@@ -269,35 +272,42 @@ class Passthrough:
             return encode_stream_error(error)
         failed = {"code": error.code, "message": error.message}
         response = {**top_level(bytes(one_line(self._response))), "status": "failed", "error": failed}
-        return encode_event("response.failed", self._sequence + 1, {"response": response})
+        return encode_event("response.failed", self._lawful.sequence + 1, {"response": response})
 
     def _forward(self, block: bytes) -> bytes:
         data = payload(block)
         if data is None:
             return b""
         event = _decode(_PASSING, data)
-        self._sequence = event.sequence_number
-        kind = event.type.encode()
         if self._ours and (event.type in _BEGUN or event.type in _ENDED):
             event.response = msgspec.Raw(self._renamed(bytes(event.response)))
             data = _ENCODE(top_level(data) | {"response": event.response})
-        if len(block) != len(kind) + len(data) + 14 or not block.startswith(b"event: "):
-            block = b"event: " + kind + b"\ndata: " + data.replace(b"\n", b" ")
         if event.type in _DELTAS:
             self.observation.deltas += 1
             self.observation.size += max(len(bytes(event.delta)) - 2, 0)
-        elif event.type in _ENDED:
-            self._note(bytes(event.response))
-            self._terminal = block + b"\n\n"
-            return b""
         elif event.type in _BROKEN:
             raise failure(decode_response(event.response))
-        elif event.type in _BEGUN:
-            self._response = bytes(event.response)
-            self.observation.response_model = decode_response(event.response).model or ""
         elif event.type == "error":
             whole = _decode(_EVENT, data)
             raise read_failure(whole.error or wire.Failure(whole.code, whole.message, whole.param))
+        try:
+            passed = self._lawful.see(event, data)
+        except (msgspec.MsgspecError, AttributeError, TypeError) as error:
+            raise ValueError(str(error)) from None
+        return b"".join([self._dressed(kind, each, block if each is data else b"") for kind, each in passed])
+
+    def _dressed(self, kind: str, data: bytes, block: bytes) -> bytes:
+        """`block` is how it came, if it did."""
+        name = kind.encode()
+        if len(block) != len(name) + len(data) + 14 or not block.startswith(b"event: "):
+            block = b"event: " + name + b"\ndata: " + data.replace(b"\n", b" ")
+        if kind in _BEGUN:
+            self._response = bytes(_decode(_PASSING, data).response)
+            self.observation.response_model = decode_response(self._response).model or ""
+        elif kind in _ENDED:
+            self._note(bytes(_decode(_PASSING, data).response))
+            self._terminal = block + b"\n\n"
+            return b""
         return block + b"\n\n"
 
     def _renamed(self, body: bytes) -> bytes:

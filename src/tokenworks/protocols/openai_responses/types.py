@@ -246,6 +246,11 @@ class PassingEvent(msgspec.Struct):
     """What a relay looks at in an event that it passes on."""
 
     type: str = "error"
-    sequence_number: int = 0
+    sequence_number: int = -1
+    output_index: int = 0
+    content_index: int = 0
+    item_id: str | None = None
+    item: msgspec.Raw = msgspec.Raw()
+    part: Tagged | None = None
     response: msgspec.Raw = msgspec.Raw()
     delta: msgspec.Raw = msgspec.Raw()

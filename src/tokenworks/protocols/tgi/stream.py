@@ -107,25 +107,25 @@ class Passthrough(ChunkRelay):
 
     def _forward(self, block: bytes) -> bytes:
         data = payload(block)
-        if data is None or not self._see(data):
+        if data is None or self._see(data) is None:
             return b""
         return block + b"\n\n"
 
-    def _see(self, data: bytes) -> bool:
+    def _see(self, data: bytes) -> bytes | None:
         chunk, seen = _decode(data), self.observation
         if chunk.error is not None:
             raise read_stream_error(chunk.error, chunk.error_type)
         if chunk.token is not None and not chunk.token.special:
             seen.deltas += 1
         if chunk.details is None and chunk.generated_text is None:
-            return True
+            return data
         seen.finish_reasons[0] = finish_reason(chunk.details.finish_reason if chunk.details else "")
         if chunk.details is not None:
             seen.usage = read_usage(chunk.details)
         if not self._request.options.get("details"):
             data = _ENCODE(_MEMBERS.decode(data) | {"details": None})
         self._last = b"data:" + data + b"\n\n"
-        return False
+        return None
 
     def whole(self, body: bytes) -> bytes:
         super().whole(body)
