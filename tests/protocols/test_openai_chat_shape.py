@@ -142,6 +142,16 @@ def test_choices_may_begin_in_any_order(way: Any) -> None:
     assert [choice.message.content for choice in answer.choices] == ["a", "b", "cC"]
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_pieces_of_reasoning_need_no_number(way: Any) -> None:
+    pieces = [[{"type": "reasoning.text", "text": "h"}], [{"type": "reasoning.text", "text": "m", "signature": "s"}]]
+    thoughts = [chunk({"reasoning_details": piece}) for piece in pieces]
+    message = helped(way(sent([*thoughts, TEXT, END]), asked())).choices[0].message
+    assert message.content == "a"
+    [told] = message.reasoning_details
+    assert (told["text"], told["signature"]) == ("hm", "s")
+
+
 def test_what_has_everything_passes_to_the_byte() -> None:
     stream = sent([TEXT, calling({**FIRST, "index": 0}), calling({"index": 0, "function": {"arguments": ""}}), CALLED])
     assert passed(stream, asked()) == stream

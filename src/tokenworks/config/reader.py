@@ -77,10 +77,13 @@ QUIRKS = (
     "no_echo",
     "no_min_tokens",
     "no_prefill",
+    "no_reasoning_back",
     "no_suffix",
     "reasoning_by_template",
+    "reasoning_details",
     "repeat_penalty",
     "repeats_prefix",
+    "signs_calls",
     "usage_in_text_chunk",
     "usage_per_choice",
 )

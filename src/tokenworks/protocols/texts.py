@@ -22,7 +22,8 @@ NO_TEXT = frozenset(
     {
         *("model", "models", "provider", "role", "type", "id", "object", "name", "status", "phase", "detail"),
         *("call_id", "tool_call_id", "tool_use_id", "file_id", "previous_response_id", "conversation", "container"),
-        *("signature", "encrypted_content", "cache_control", "citations", "media_type", "mime_type", "format"),
+        *("signature", "thought_signature", "encrypted_content", "cache_control", "citations", "media_type"),
+        *("mime_type", "format"),
         *("url", "image_url", "file_url", "file_data", "b64_json", "webhook", "webhook_completed"),
         *("tools", "functions", "tool_choice", "function_call", "response_format", "output_format", "output_config"),
         *("stop", "stop_sequences", "stop_sequence", "service_tier", "encoding_format", "encoding", "input_type"),

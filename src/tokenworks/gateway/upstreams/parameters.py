@@ -21,9 +21,13 @@ def without_effect(request: Request, upstream: UpstreamRecord, prepared: Prepare
     """By the caller's own names. A provider that gets the caller's bytes as they are judges for itself."""
     translated = isinstance(prepared.relay, Translation)
     if not translated and not upstream.local:
-        return []
+        return ["messages.reasoning_content"] if quirks.reasoning_lost(request, frozenset(upstream.quirks)) else []
     names = [*request.ignored, *(lost(request, prepared.codec) if translated else ())]
     reached = _reached(request, upstream, prepared) if names else set()
+    if "reasoning_details" in upstream.quirks:
+        reached |= {wire_name(proof, request) for proof in ("signature", "encrypted_content")}
+    if quirks.reasoning_lost(request, frozenset(upstream.quirks)):
+        names.append("messages.reasoning_content")
     if upstream.local:
         if request.service_tier is not None and request.service_tier not in _USUAL_TIERS:
             names.append("service_tier")

@@ -15,6 +15,9 @@ continues_flagged             does so when the body says `continue_final_message
 repeats_prefix                and says it again before it goes on
 no_prefill                    does not, although its protocol promises it
 grammars                      holds an answer to a regular expression or a grammar, which its protocol does not promise
+signs_calls                   calls come signed, and are refused without their signature
+reasoning_details             takes the proofs of earlier reasoning back in a member of this name
+no_reasoning_back             reasoning of earlier turns is refused as a member that is not known
 forced_tools_by_schema        `tool_choice` required or named is not enforced; a JSON schema is (forced_tools.py)
 """
 
@@ -25,8 +28,11 @@ from typing import Any
 import msgspec
 
 from tokenworks.core.errors import InvalidRequest
-from tokenworks.core.messages import ToolMode
+from tokenworks.core.messages import Thinking, ToolMode
 from tokenworks.core.request import Conversation, Prompts, Request
+from tokenworks.protocols.openai_chat.reasoning import NAME as DETAILS
+from tokenworks.protocols.openai_chat.reasoning import with_details
+from tokenworks.protocols.openai_chat.signed_calls import MARK, restored
 
 KNOWN = frozenset(
     {
@@ -46,10 +52,14 @@ KNOWN = frozenset(
         "repeats_prefix",
         "no_prefill",
         "grammars",
+        "signs_calls",
+        "no_reasoning_back",
+        "reasoning_details",
     }
 )
 CONTINUES = frozenset({"continues_prefill", "continues_marked", "continues_flagged"})
 
+_REASONING = frozenset({"reasoning_content", "reasoning", DETAILS})
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _OBJECTS = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 _ENCODE = msgspec.json.Encoder().encode
@@ -77,6 +87,13 @@ def for_reading(request: Request, odd: Set[str]) -> Set[str]:
     if request.n > 1:
         raise InvalidRequest("This model takes several prompts or several choices, not both at once.", param="n")
     return odd | {"usage_per_prompt"}
+
+
+def reasoning_lost(request: Request, odd: Set[str]) -> bool:
+    """Whether earlier turns had reasoning that this endpoint must not get."""
+    if "no_reasoning_back" not in odd or not isinstance(request.task, Conversation):
+        return False
+    return any(isinstance(part, Thinking) for message in request.task.messages for part in message.parts)
 
 
 def min_tokens_lost(request: Request) -> bool:
@@ -142,6 +159,14 @@ def streaming(body: bytes) -> bytes:
 
 def dress(body: bytes, request: Request, odd: Set[str]) -> bytes:
     """The body under the names that this endpoint knows."""
+    if MARK.encode() in body and isinstance(request.task, Conversation):
+        body = restored(body, told="signs_calls" in odd)
+    if "reasoning_details" in odd and isinstance(request.task, Conversation) and DETAILS.encode() not in body:
+        body = with_details(body, request.task.messages)
+    if reasoning_lost(request, odd):
+        members = _MEMBERS.decode(body)
+        messages = [_without_reasoning(message) for message in _OBJECTS.decode(members["messages"])]
+        body = _ENCODE(members | {"messages": messages})
     if "repeat_penalty" in odd and b'"repetition_penalty"' in body:
         members = _MEMBERS.decode(body)
         members["repeat_penalty"] = members.pop("repetition_penalty")
@@ -151,6 +176,10 @@ def dress(body: bytes, request: Request, odd: Set[str]) -> bytes:
         given = _MEMBERS.decode(members.get("chat_template_kwargs", b"{}"))
         body = _ENCODE(members | {"chat_template_kwargs": arguments | given})
     return body
+
+
+def _without_reasoning(message: dict[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:
+    return {name: value for name, value in message.items() if name not in _REASONING}
 
 
 def _template_arguments(request: Request) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from tokenworks.core.messages import Foreign, Image, Message, Part, Role, Text, 
 from tokenworks.core.messages import ToolResult as Result
 from tokenworks.core.request import Conversation, Reasoning, Request
 from tokenworks.protocols.foreign import known_tools
+from tokenworks.protocols.openai_chat.signed_calls import unsigned_id
 
 NAME = "bedrock_converse"
 BROKEN_ARGUMENTS = "INVALID_JSON"
@@ -132,7 +133,7 @@ def _block(request: Request, part: Part) -> Any:
 
 def _id(text: str) -> str:
     """Other protocols' ids may hold any character."""
-    return _NO_ID.sub("_", text)[:64]
+    return _NO_ID.sub("_", unsigned_id(text))[:64]
 
 
 def _image(image: Image) -> dict[str, Any]:

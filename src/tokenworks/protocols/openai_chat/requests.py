@@ -23,6 +23,7 @@ from tokenworks.core.request import Conversation, Grammar, Reasoning, Request, R
 from tokenworks.protocols.openai_chat import audio
 from tokenworks.protocols.openai_chat import types as wire
 from tokenworks.protocols.openai_chat.grammars import asked_grammar
+from tokenworks.protocols.openai_chat.reasoning import read_thoughts
 from tokenworks.protocols.validation import decode, members_of, named, present, top_level
 
 NAME = "openai_chat"
@@ -250,7 +251,9 @@ def _message(message: wire.ChatMessage, where: str) -> Message:
 
 def _assistant_parts(message: wire.AssistantMessage, where: str) -> list[Part]:
     parts: list[Part] = []
-    if reasoning := message.reasoning_content or message.reasoning:
+    if thoughts := read_thoughts(message.reasoning_details, where):
+        parts += thoughts
+    elif reasoning := message.reasoning_content or message.reasoning:
         parts.append(Thinking(reasoning))
     parts += _parts(message.content, f"{where}.content")
     if message.refusal:

@@ -20,6 +20,9 @@ from tokenworks.core.request import Request
 from tokenworks.core.usage import Usage
 from tokenworks.protocols.openai_chat import types as wire
 from tokenworks.protocols.openai_chat.calls import Numbers
+from tokenworks.protocols.openai_chat.reasoning import NAME as DETAILS
+from tokenworks.protocols.openai_chat.reasoning import Details, Thoughts
+from tokenworks.protocols.openai_chat.signed_calls import signed_id
 from tokenworks.protocols.validation import present
 
 _DECODER = msgspec.json.Decoder(wire.Answer)
@@ -134,15 +137,20 @@ def read_response(body: bytes) -> list[Event]:
     return events
 
 
-def read_choice(choice: wire.Choice, position: int, numbers: Numbers | None = None) -> list[Event]:
-    """One choice of a whole answer, or of a chunk of a stream whose calls have these `numbers`."""
+def read_choice(
+    choice: wire.Choice, position: int, numbers: Numbers | None = None, thoughts: Thoughts | None = None
+) -> list[Event]:
+    """One choice of a whole answer, or of a chunk of a stream whose calls have `numbers` and which tells `thoughts`."""
     events: list[Event] = []
     index = position if choice.index is None else choice.index
     delta = choice.delta or choice.message
     if delta is not None:
         text, thought = content_of(delta.content)
-        if reasoning := delta.reasoning_content or delta.reasoning or thought:
-            events.append(ReasoningDelta(reasoning, index))
+        reasoning, details = delta.reasoning_content or delta.reasoning or thought, delta.reasoning_details
+        if present(details):
+            events += (thoughts or Thoughts()).of(reasoning, details, index)
+        elif reasoning:
+            events += [ReasoningDelta(reasoning, index)] if thoughts is None else thoughts.of(reasoning, _UNTOLD, index)
         if text:
             events.append(TextDelta(text, index, read_logprobs(choice.logprobs)))
         if delta.refusal:
@@ -150,7 +158,7 @@ def read_choice(choice: wire.Choice, position: int, numbers: Numbers | None = No
         for at, call in enumerate(delta.tool_calls or ()):
             number, begins = (at, True) if numbers is None else numbers.of(index, call)
             function = call.function or wire.FunctionDelta()
-            named = (call.id, function.name) if begins else (None, None)
+            named = (signed_id(call), function.name) if begins else (None, None)
             events.append(ToolCallDelta(number, function.arguments or "", *named, index))
     if choice.finish_reason:
         events.append(Finished(finish_reason(choice.finish_reason), index))
@@ -198,6 +206,8 @@ class _Choice:
         self.text: list[str] = []
         self.refusal: list[str] = []
         self.reasoning: list[str] = []
+        self.details: list[dict[str, Any]] = []
+        self._details = Details()
         self.calls: dict[int, dict[str, Any]] = {}
         self.logprobs: list[TokenLogprob] | None = None
         self.finish = FinishReason.STOP
@@ -212,6 +222,7 @@ class _Choice:
                     self.logprobs = (self.logprobs or []) + event.logprobs
             case ReasoningDelta():
                 self.reasoning.append(event.text)
+                self.details += self._details.of(event)
             case ToolCallDelta():
                 call = self.calls.setdefault(event.call, {"id": event.id, "name": event.name, "arguments": []})
                 call["arguments"].append(event.arguments)
@@ -226,8 +237,10 @@ class _Choice:
         }
         if not self.calls and not self.refusal and message["content"] is None:
             message["content"] = ""
-        if self.reasoning:
+        if any(self.reasoning) or (self.reasoning and not self.details):
             message["reasoning_content"] = message["reasoning"] = "".join(self.reasoning)
+        if self.details:
+            message[DETAILS] = self.details
         if self.calls:
             message["tool_calls"] = [
                 {

@@ -10,6 +10,9 @@ import msgspec
 
 from tokenworks.protocols.openai_chat import types as wire
 from tokenworks.protocols.openai_chat.calls import Numbers
+from tokenworks.protocols.openai_chat.reasoning import NAME as DETAILS
+from tokenworks.protocols.openai_chat.reasoning import read_details
+from tokenworks.protocols.validation import present
 
 OBJECT = "chat.completion.chunk"
 
@@ -22,6 +25,8 @@ class Shape:
 
     def __init__(self) -> None:
         self._numbers = Numbers()
+        self._kinds: dict[int, list[str]] = {}
+        """Of reasoning, by choice."""
         self._choices: set[int] = set()
         """Those that have begun."""
         self._head: dict[str, Any] = {"id": "", "object": OBJECT, "created": 0, "model": ""}
@@ -49,6 +54,8 @@ class Shape:
                 self._choices.update(range(index + 1))
             fits = fits and choice.index is not None and choice.delta is not None
             delta = choice.delta or choice.message
+            if delta is not None and present(delta.reasoning_details):
+                fits = fits and all(detail.index is not None for detail in read_details(delta.reasoning_details))
             if delta is not None and delta.tool_calls:
                 numbers = [self._numbers.of(index, part) for part in delta.tool_calls]
                 fits = fits and all(map(_is_plain, delta.tool_calls, numbers))
@@ -69,12 +76,23 @@ class Shape:
                 choice["index"] = position
             if choice.get("delta") is None:
                 choice["delta"] = choice.pop("message", None) or {}
+            self._count_details(choice["index"], choice["delta"].get(DETAILS))
             for part, (number, begins) in zip(choice["delta"].get("tool_calls") or (), numbers, strict=True):
                 _count(part, number, begins=begins)
         empty = {"delta": {"role": "assistant", "content": ""}, "finish_reason": None}
         before = [{"index": index, **empty} for index in missing]
         chunk["choices"] = [*before, *chunk["choices"]]
         return _ENCODE(chunk)
+
+    def _count_details(self, index: int, details: Any) -> None:
+        """Pieces of one kind go together."""
+        for detail in details if isinstance(details, list) else ():
+            if isinstance(detail, dict) and detail.get("index") is None:
+                kinds = self._kinds.setdefault(index, [])
+                kind = str(detail.get("type"))
+                if kind not in kinds:
+                    kinds.append(kind)
+                detail["index"] = kinds.index(kind)
 
 
 def _is_plain(part: wire.ToolCallDelta, counted: tuple[int, bool]) -> bool:

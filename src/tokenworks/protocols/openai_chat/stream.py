@@ -24,6 +24,8 @@ from tokenworks.protocols.chunks import DONE, ChunkReader, ChunkRelay
 from tokenworks.protocols.openai_chat import types as wire
 from tokenworks.protocols.openai_chat.calls import Numbers
 from tokenworks.protocols.openai_chat.errors import read_stream_error
+from tokenworks.protocols.openai_chat.reasoning import NAME as DETAILS
+from tokenworks.protocols.openai_chat.reasoning import Details, Thoughts
 from tokenworks.protocols.openai_chat.responses import (
     DEFAULT_TIER,
     content_of,
@@ -45,6 +47,7 @@ class StreamReader(ChunkReader):
     def __init__(self, quirks: Collection[str] = ()) -> None:
         super().__init__(quirks)
         self._numbers = Numbers()
+        self._thoughts = Thoughts()
 
     def _read(self, data: bytes) -> list[Event]:
         answer = decode_answer(data)
@@ -54,7 +57,7 @@ class StreamReader(ChunkReader):
             return []  # what was found in the prompt, before the answer begins
         events = self._start(answer.id, answer.model, answer.service_tier)
         for position, choice in enumerate(answer.choices or ()):
-            events += read_choice(choice, position, self._numbers)
+            events += read_choice(choice, position, self._numbers, self._thoughts)
         if answer.usage is not None:
             events.append(self._report(read_usage(answer.usage, answer.timings)))
         return events
@@ -75,6 +78,7 @@ class StreamWriter:
         self._include_usage = request.include_usage
         self._usage = Usage()
         self._roles: set[int] = set()
+        self._details: dict[int, Details] = {}
 
     def feed(self, event: Event) -> bytes:
         match event:
@@ -83,7 +87,7 @@ class StreamWriter:
             case TextDelta():
                 return self._chunk(event.index, {"content": event.text}, logprobs=encode_logprobs(event.logprobs))
             case ReasoningDelta():
-                return self._chunk(event.index, {"reasoning_content": event.text, "reasoning": event.text})
+                return self._chunk(event.index, self._thought(event))
             case ToolCallDelta():
                 return self._chunk(event.index, {"tool_calls": [_encode_call(event)]})
             case Finished():
@@ -101,6 +105,11 @@ class StreamWriter:
             return DONE
         last = self._head | {"choices": [], "usage": encode_usage(self._usage)}
         return b"data: " + _ENCODE(last) + b"\n\n" + DONE
+
+    def _thought(self, event: ReasoningDelta) -> dict[str, Any]:
+        details = self._details.setdefault(event.index, Details()).of(event)
+        text = {"reasoning_content": event.text, "reasoning": event.text} if event.text or not details else {}
+        return {**text, DETAILS: details} if details else text
 
     def _chunk(
         self, index: int, delta: dict[str, Any], *, finish: str | None = None, logprobs: dict[str, Any] | None = None

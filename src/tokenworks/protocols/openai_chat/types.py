@@ -84,6 +84,7 @@ class AssistantMessage(msgspec.Struct, tag="assistant", tag_field="role"):
     tool_calls: list[ToolCallPart] | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
+    reasoning_details: msgspec.Raw = msgspec.Raw()
 
 
 class ToolMessage(msgspec.Struct, tag="tool", tag_field="role"):
@@ -263,10 +264,20 @@ class FunctionDelta(msgspec.Struct):
     arguments: str | None = None
 
 
+class GoogleExtra(msgspec.Struct):
+    thought_signature: str | None = None
+
+
+class ExtraContent(msgspec.Struct):
+    google: GoogleExtra | None = None
+
+
 class ToolCallDelta(msgspec.Struct):
     index: int | None = None
     id: str | None = None
     function: FunctionDelta | None = None
+    extra_content: msgspec.Raw = msgspec.Raw()
+    """Where Gemini signs it."""
 
 
 class ContentChunk(msgspec.Struct):
@@ -277,6 +288,17 @@ class ContentChunk(msgspec.Struct):
     thinking: list["ContentChunk"] = []
 
 
+class ReasoningDetail(msgspec.Struct):
+    """OpenRouter's: `text` with its `signature`, a `summary`, or encrypted `data`."""
+
+    type: str = ""
+    text: str | None = None
+    summary: str | None = None
+    data: str | None = None
+    signature: str | None = None
+    index: int | None = None
+
+
 class Delta(msgspec.Struct):
     """Of a stream's chunk, and the message of a whole answer: hosts add their own members to both."""
 
@@ -284,6 +306,7 @@ class Delta(msgspec.Struct):
     refusal: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
+    reasoning_details: msgspec.Raw = msgspec.Raw()
     tool_calls: list[ToolCallDelta] | None = None
 
 

@@ -23,6 +23,7 @@ from tokenworks.core.messages import (
     ToolCall,
     ToolResult,
 )
+from tokenworks.protocols.openai_chat.signed_calls import unsigned_id
 from tokenworks.protocols.openai_responses import types as wire
 from tokenworks.protocols.validation import decode
 
@@ -171,10 +172,15 @@ def _write_message(message: Message) -> list[Any]:
 def _write_item(part: ToolCall | ToolResult | Thinking | Foreign) -> Any:
     match part:
         case ToolCall():
-            return {"type": "function_call", "call_id": part.id, "name": part.name, "arguments": part.arguments}
+            return {
+                "type": "function_call",
+                "call_id": unsigned_id(part.id),
+                "name": part.name,
+                "arguments": part.arguments,
+            }
         case ToolResult():
             output = _write_parts(part.content, Role.USER)
-            return {"type": "function_call_output", "call_id": part.call_id, "output": output}
+            return {"type": "function_call_output", "call_id": unsigned_id(part.call_id), "output": output}
         case Thinking():
             return _write_thinking(part)
         case Foreign():

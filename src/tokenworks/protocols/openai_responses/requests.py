@@ -13,6 +13,7 @@ import msgspec
 from tokenworks.core.errors import InvalidRequest
 from tokenworks.core.messages import Foreign, Message, Role, Text, Thinking, Tool, ToolChoice, ToolMode
 from tokenworks.core.request import Conversation, Reasoning, Request, ResponseFormat, Sampling
+from tokenworks.protocols.openai_chat.signed_calls import MARK
 from tokenworks.protocols.openai_responses import types as wire
 from tokenworks.protocols.openai_responses.items import NAME, SIGNATURE, own, read_items, write_items
 from tokenworks.protocols.validation import decode, members_of, present, top_level
@@ -177,7 +178,7 @@ def _response_format(text: wire.TextOptions) -> ResponseFormat | None:
 def rewrite_request(request: Request, model: str) -> bytes:
     """The caller's body under the upstream's model name, and without what is ours to do: storing it, and running in
     the background."""
-    if SIGNATURE.encode() in request.body:
+    if any(mark.encode() in request.body for mark in (SIGNATURE, MARK)):
         return encode_request(request, model, stream=request.stream)
     members: dict[str, Any] = dict(top_level(request.body))
     members["model"] = model
