@@ -4,9 +4,11 @@ HOST ?= 127.0.0.1
 PORT ?= 8080
 DATA ?= .data
 BIN := .venv/bin
+# For a third of their time tests wait for something, so more of them at once than there are cores to run them on (2 in CI).
+PROCESSES ?= 3
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 # The locks are complete, so pip only installs; `--no-deps` because it would refuse the overrides in pyproject.toml.
-INSTALL := pip install --quiet --disable-pip-version-check --no-deps
+INSTALL := install --quiet --disable-pip-version-check --no-deps
 COMPILE := .venv/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
 export TOKENWORKS_CACHE_DIR ?= $(CURDIR)/.cache
 
@@ -16,19 +18,21 @@ export TOKENWORKS_CACHE_DIR ?= $(CURDIR)/.cache
 help: ## list these verbs
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-.venv/runtime.stamp: requirements.lock pyproject.toml
+$(BIN)/pip:
 	$(PYTHON) -m venv .venv
-	$(BIN)/$(INSTALL) --require-hashes -r requirements.lock
-	$(BIN)/$(INSTALL) --no-build-isolation --editable .
+
+.venv/runtime.stamp: requirements.lock pyproject.toml | $(BIN)/pip
+	$(BIN)/pip $(INSTALL) --require-hashes -r requirements.lock
+	$(BIN)/pip $(INSTALL) --no-build-isolation --editable .
 	@touch $@
 
 .venv/dev.stamp: requirements-dev.lock .venv/runtime.stamp
-	$(BIN)/$(INSTALL) --require-hashes -r requirements-dev.lock
+	$(BIN)/pip $(INSTALL) --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.venv-legacy/stamp: requirements-legacy.lock
-	$(PYTHON) -m venv .venv-legacy
-	.venv-legacy/bin/$(INSTALL) --require-hashes -r requirements-legacy.lock
+.venv-legacy/stamp: requirements-legacy.lock | $(BIN)/pip
+	$(PYTHON) -m venv --without-pip .venv-legacy
+	$(BIN)/pip --python .venv-legacy/bin/python $(INSTALL) --require-hashes -r requirements-legacy.lock
 	@touch $@
 
 setup: .venv/dev.stamp .venv-legacy/stamp ## create .venv (and .venv-legacy, for old clients) with everything pinned
@@ -43,9 +47,9 @@ services: ## install the servers that tests start themselves, where they are mis
 		|| { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq postgresql >/dev/null; }
 
 test: setup services ## run all tests
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-check: setup ## linters, types, import direction: exactly what CI runs
+check: .venv/dev.stamp ## linters, types, import direction: exactly what CI runs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

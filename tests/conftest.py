@@ -28,7 +28,10 @@ all its threads wait for the last one: spinning, several times the work. `ALL_TH
 ALL_THREADS = {"OMP_THREAD_LIMIT": "64"}
 
 TOKENWORKS = Path(sys.executable).with_name("tokenworks")
-REPOSITORY = Path(__file__).parents[1]
+TESTS = Path(__file__).parent
+REPOSITORY = TESTS.parent
+LONG = ("serve", "worker", "control", "clients", "cli", "chaos", "gateway")
+"""Where files take longest: they begin first, so that no process is alone with one of them at the end."""
 PATIENCE = 120.0
 """Seconds; only against hangs: a shared machine may be slow."""
 
@@ -221,6 +224,13 @@ def own_postgres() -> Iterator[PostgresServer]:
     """For tests that kill or pause it."""
     with running_postgres() as server:
         yield server
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """File by file, folder by folder, for what they share."""
+    ranks = {name: rank for rank, name in enumerate(LONG)}
+    items.sort(key=lambda item: (ranks.get(item.path.relative_to(TESTS).parts[0], len(LONG)), item.path))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
