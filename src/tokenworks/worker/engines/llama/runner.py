@@ -155,7 +155,7 @@ class Runner:
             for group in self.kernel.passes(works):
                 outcomes += self._compute(group)
         seconds = time.monotonic() - begun
-        scheduler.commit(outcomes, seconds)
+        scheduler.commit(outcomes, seconds, lambda: self._hand_out(outcomes, begun + seconds))
         running = len(scheduler.running)
         for outcome in outcomes:
             if outcome.tokens and not outcome.ended:
@@ -164,7 +164,6 @@ class Runner:
         tokens = sum(work.end - work.begin for work in works)
         self._pace.add(tokens, seconds)
         self.observed.step(len(works), tokens, seconds)
-        self._hand_out(outcomes, begun + seconds)
         return seconds
 
     def _compute(self, works: list[Work]) -> list[Outcome]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tokenworks.worker.engines.llama.scheduling.scheduler import CHUNK, SITS_OUT, UNFAIR, Refused
 from tokenworks.worker.engines.llama.scheduling.sequence import Outcome, Priority, State
+from tokenworks.worker.engines.llama.scheduling.slots import Slots
 
 STEPS = 1_000_000
 PUBLIC = [9, 9, 8, 8]
@@ -325,9 +326,78 @@ def test_slots_stay_side_by_side(simulation: Any) -> None:
     sequences = [sim.submit([n], 50 if n % 2 else 3) for n in range(6)]
     for _ in range(12):
         sim.step()
-    assert [s.slot for s in sim.scheduler.running] == [0, 1, 2]
+    first = sim.scheduler.running[0].slot
+    assert [s.slot for s in sim.scheduler.running] == [first, first + 1, first + 2]
     assert {s for s in sequences if s.state is State.RUNNING} == set(sim.scheduler.running)
     sim.run()
+
+
+def test_who_ends_at_the_border_leaves_the_others_where_they_are(simulation: Any) -> None:
+    """They are neighbours still; copying one of them below would make two rows of one."""
+    sim = simulation(slots=6, capacity=256, budget=32, memory=0)
+    for n in range(6):
+        sim.submit([n], 3 if n < 2 else 50)
+    for _ in range(12):
+        sim.step()
+    assert [s.slot for s in sim.scheduler.running] == [2, 3, 4, 5]
+    assert sim.kernel.saved == 0
+    newcomer = sim.submit([9], 3)
+    sim.step()
+    assert newcomer.slot == 1
+    sim.run()
+
+
+@given(st.integers(2, 40), st.data())
+def test_a_few_moves_make_one_row_of_all_slots(count: int, data: st.DataObject) -> None:
+    slots = Slots(count)
+    used = data.draw(st.sets(st.integers(0, count - 1), min_size=1))
+    for _ in range(count):
+        slots.take()
+    for slot in set(range(count)) - used:
+        slots.give(slot)
+    gaps = max(used) - min(used) + 1 - len(used)
+    moves = 0
+    while max(used) - min(used) >= len(used):
+        begin, end = slots.closing()
+        assert begin in used and min(used) < end < max(used) and end not in used
+        assert begin in (min(used), max(used))
+        slots.move(begin, end)
+        used = used - {begin} | {end}
+        moves += 1
+    assert moves <= gaps
+    if len(used) < count:
+        taken = slots.take()
+        assert taken in (min(used) - 1, max(used) + 1)
+
+
+def test_short_prompts_go_whole_into_a_step(simulation: Any) -> None:
+    """Pieces of them, of another length each, would be computed one by one."""
+    sim = simulation(slots=8, capacity=256, budget=72, memory=0)
+    for n in range(8):
+        sim.submit([n + 10] * 18, 5, tenant=f"t{n}")
+    begun = [(work.begin, work.end) for work in sim.step()]
+    assert begun == [(0, 18)] * 4
+    works = sim.step()
+    assert sum(work.size == 1 for work in works) == 4
+    assert [work.size for work in works if work.size > 1] == [18] * 3 + [14]  # nothing of the budget is wasted
+
+
+def test_an_answer_is_told_before_it_is_kept(simulation: Any) -> None:
+    sim = simulation(slots=1, capacity=256, budget=64, memory=1000)
+    sequence = sim.submit(list(range(1, 41)), 1)
+    (work,) = sim.scheduler.plan(0.0)
+    sim.kernel.compute(work)
+    saved = []
+
+    def tell() -> None:
+        assert sequence.busy_ns > 0 and sequence.tokens[-1] == 7
+        saved.append(sim.kernel.saved)
+
+    sim.scheduler.commit([Outcome(work, [7], ended=True)], 0.5, tell)
+    assert saved == [0]
+    assert sim.kernel.saved == 40
+    sim.outputs.clear()
+    sim.assert_empty()
 
 
 def test_the_queue_is_bounded_for_all_and_for_each(simulation: Any) -> None:

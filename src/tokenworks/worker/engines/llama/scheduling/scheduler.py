@@ -170,9 +170,11 @@ class Scheduler:
                 left -= len(work.drafts)
         return works
 
-    def commit(self, outcomes: list[Outcome], seconds: float) -> None:
-        """What `plan` asked for was done in so many seconds."""
+    def commit(self, outcomes: list[Outcome], seconds: float, tell: Callable[[], None] = lambda: None) -> None:
+        """What `plan` asked for was done in so many seconds. `tell` is called before anything is kept of those who end:
+        copying it can take longer than a token, and the answer is there."""
         total = 0
+        ended: list[Sequence] = []
         _share(outcomes, round(seconds * 1e9))
         for outcome in outcomes:
             work = outcome.work
@@ -189,9 +191,12 @@ class Scheduler:
                 sequence.sampled += len(outcome.tokens)
                 sequence.drafts = []
             if outcome.ended:
-                self._keep(sequence)
-                self._vacate(sequence)
-                self._end(sequence)
+                ended.append(sequence)
+        tell()
+        for sequence in ended:
+            self._keep(sequence)
+            self._vacate(sequence)
+            self._end(sequence)
         self.counts.steps += 1
         self.rate.add(total, seconds)
 
@@ -288,18 +293,19 @@ class Scheduler:
         self.tenants.enter(sequence, front=True)
 
     def _close_gap(self) -> None:
-        """Moves the last sequence into a free slot below it: a kernel computes each row of neighbours by itself."""
-        if not self.running or not self._kernel.cuts:
+        """Moves one sequence at the border into a gap between others; see slots.py."""
+        running = self.running
+        if not running or running[-1].slot - running[0].slot < len(running) or not self._kernel.cuts:
             return
-        last = self.running[-1]
-        if self._slots.lowest() > last.slot or not last.computed:
-            return
-        stored = self._kernel.save(last.slot, 0, last.computed)
-        self._kernel.clear(last.slot)
-        self._slots.give(last.slot)
-        last.slot = self._slots.take()
-        self._kernel.load(last.slot, [stored])
-        self.running.sort(key=_slot)
+        move = self._slots.closing()
+        outer = next(sequence for sequence in (running[0], running[-1]) if sequence.slot == move[0])
+        stored = self._kernel.save(outer.slot, 0, outer.computed) if outer.computed else None
+        self._kernel.clear(outer.slot)
+        self._slots.move(*move)
+        outer.slot = move[1]
+        if stored is not None:
+            self._kernel.load(outer.slot, [stored])
+        running.sort(key=_slot)
 
     def _vacate(self, sequence: Sequence) -> None:
         self._kernel.clear(sequence.slot)
@@ -371,14 +377,18 @@ class Scheduler:
         given = dict.fromkeys(prompts, 0)
         shares = {sequence.tenant: share for sequence in prompts}
         for sequence in prompts:
-            count = min(sequence.pending, shares[sequence.tenant], left)
+            count = _piece(sequence.pending, shares[sequence.tenant], left)
+            if sequence is prompts[0]:  # it gets on, whatever comes after it
+                count = count or min(share, left)
             given[sequence] = count
             shares[sequence.tenant] -= count
             left -= count
-        for sequence in prompts:
-            more = min(sequence.pending - given[sequence], left)
-            given[sequence] += more
-            left -= more
+        for whole in (True, False):
+            for sequence in prompts:
+                rest = sequence.pending - given[sequence]
+                if rest <= left or not whole:
+                    given[sequence] += min(rest, left)
+                    left -= min(rest, left)
         for sequence, count in given.items():
             if count > 0:
                 end = sequence.computed + count
@@ -395,6 +405,14 @@ def _share(outcomes: list[Outcome], nanoseconds: int) -> None:
         outcome.work.sequence.busy_ns += share
         nanoseconds -= share
         left -= outcome.work.size
+
+
+def _piece(pending: int, share: int, left: int) -> int:
+    """Tokens of a prompt that go into a step: of a short one all or, for now, none; no crumb is left of a longer one.
+    A kernel computes rows of equal length together, so every odd piece is a pass over the weights of its own."""
+    if pending <= min(share + CHUNK, left):
+        return pending
+    return max(0, min(share, left)) if pending > 2 * CHUNK else 0
 
 
 def _shorten(works: list[Work], left: int) -> int:

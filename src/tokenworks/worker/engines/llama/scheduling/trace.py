@@ -3,6 +3,7 @@
 A trace holds the tokens of prompts and answers. tests/worker/engines/llama/scheduling/test_trace.py replays one.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -111,13 +112,13 @@ class TracedScheduler(Scheduler):
         self._write(Planned(now, self.budget, guesses, did))
         return works
 
-    def commit(self, outcomes: list[Outcome], seconds: float) -> None:
+    def commit(self, outcomes: list[Outcome], seconds: float, tell: Callable[[], None] = lambda: None) -> None:
         did = [
             (self._ids[one.work.sequence], one.tokens, one.accepted, one.ended)
             for one in outcomes
             if one.work.sequence in self._ids
         ]
-        super().commit(outcomes, seconds)
+        super().commit(outcomes, seconds, tell)
         self._write(Committed(seconds, did))
         for outcome in outcomes:
             if outcome.ended:
