@@ -125,6 +125,20 @@ def test_a_provider_of_the_same_protocol_gets_everything(gateway: Any, stream: b
 
 
 @pytest.mark.parametrize("stream", [False, True])
+def test_a_completion_is_stored_here_or_nowhere_and_its_caller_knows(gateway: Any, stream: bool) -> None:
+    """This gateway's control keeps no answers."""
+    told = send(gateway, "/v1/chat/completions", {"stream": stream, "store": True, "metadata": {"a": "b"}})
+    assert not {"store", "metadata"} & gateway.upstream.seen[-1].body.keys()
+    assert told.status == 200
+    if stream:
+        assert b": this completion could not be stored\n\n" in told.body
+        assert told.body.endswith(b"data: [DONE]\n\n")
+    else:
+        assert told.json["store"] is False
+        assert told.json["choices"][0]["message"]["content"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
 def test_what_has_no_effect_on_a_model_of_ours_is_reported_or_refused(gateway: Any, stream: bool) -> None:
     asked = {"model": "ours", "stream": stream, "verbosity": "low", "user": "u", "store": False, "prediction": None}
     told = send(gateway, "/v1/chat/completions", asked)

@@ -174,7 +174,7 @@ def test_a_body_over_the_limit_is_refused_and_the_connection_closed(gateway: Any
 
 def test_unknown_paths_and_methods(gateway: Any) -> None:
     assert call(gateway, "POST", "/v1/nothing", b"{}").error["code"] == "unknown_path"
-    assert call(gateway, "GET", "/v1/chat/completions").status == 405
+    assert call(gateway, "GET", "/v1/completions").status == 405
 
 
 def test_models_are_listed_for_the_key_and_found_with_slashes(gateway: Any) -> None:

@@ -21,6 +21,7 @@ LARGEST_CHAIN = 32 * 1024 * 1024
 
 RESPONSE = "response"
 PREDICTION = "prediction"
+COMPLETION = "chat_completion"
 
 _BLOCKS: msgspec.msgpack.Decoder[list[bytes]] = msgspec.msgpack.Decoder(list[bytes])
 
@@ -68,6 +69,14 @@ class Save(msgspec.Struct, frozen=True, omit_defaults=True):
     events: Events | None = None
     webhook: WebhookRecord | None = None
     progress: tuple[str, ...] = ()
+
+
+class Revision(msgspec.Struct, frozen=True):
+    """Another body for an answer that has ended."""
+
+    kind: str
+    project_id: str
+    body: bytes
 
 
 class Saved(msgspec.Struct, frozen=True):

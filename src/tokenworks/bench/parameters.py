@@ -112,7 +112,7 @@ def _outcome(name: str, upstream: UpstreamRecord, surface: Surface, parameter: s
     except InvalidRequest:
         return "refused"
     if name in upstream.protocols and not upstream.local:
-        return "passed on"
+        return "honoured" if given.sent == plain.sent and given.answer != plain.answer else "passed on"
     own = parameter.rpartition(".")[2]
     if own in given.reported and own not in plain.reported:
         return "reported"

@@ -112,7 +112,7 @@ class Request:
     what its caller says of it to the gateway alone: metadata, and which conversation it belongs to. `via` is how the
     name of a virtual model became `model`. `shadow` tells that it is the copy of another, whose answer nobody sees.
     `may_end` tells that the gateway may have to end the answer before the model does.
-    `images` are those that its body holds beside the task.
+    `images` are those that its body holds beside the task. `keep` asks that the answer be stored, to be read again.
     `timed` asks for a `Timing` with the answer. `batch` tells that it is a line of a batch. `tenant` is the project of
     the caller: engines of ours give tenants fair shares and keep what they computed for one from all others.
     `patience` are the seconds after its arrival for which the caller wants an answer; `time_left` those that are left
@@ -153,4 +153,5 @@ class Request:
     session: str = ""
     via: Resolution | None = None
     shadow: bool = False
+    keep: bool = False
     options: dict[str, Any] = field(default_factory=dict)

@@ -20,6 +20,9 @@ from tokenworks.gateway.admission.limits.unshipped import Unshipped
 from tokenworks.gateway.admission.limits.valkey import ValkeyStore
 from tokenworks.gateway.admission.residency import Here
 from tokenworks.gateway.answers.catalog import Catalog
+from tokenworks.gateway.answers.completions import PATH as COMPLETIONS
+from tokenworks.gateway.answers.completions import PREFIX as COMPLETIONS_PREFIX
+from tokenworks.gateway.answers.completions import Completions
 from tokenworks.gateway.answers.intake import Intake
 from tokenworks.gateway.answers.predictions import DEPLOYMENTS, Predictions
 from tokenworks.gateway.answers.predictions import PATH as PREDICTIONS
@@ -169,6 +172,10 @@ class Gateway:
         responses = Responses(intake, kept, self._runs)
         catalog = Catalog(intake, cluster_key)
         predictions = Predictions(intake, kept, self._runs, catalog)
+        completions = Completions(intake, kept)
+        pipeline.keep = completions.keep
+        pages["GET", COMPLETIONS] = completions.list
+        prefixes[COMPLETIONS_PREFIX] = completions.below
         pages["POST", INPUT_TOKENS] = responses.input_tokens
         prefixes[RESPONSES_PREFIX] = responses.below
         self._predictions(predictions, catalog, models, pages, prefixes)

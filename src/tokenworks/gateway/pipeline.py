@@ -1,6 +1,7 @@
 """The path of a request, top to bottom. docs/request.md walks it with the files it touches."""
 
 import time
+from collections.abc import Callable
 
 from tokenworks.core.caller import Caller
 from tokenworks.core.errors import TokenworksError
@@ -10,7 +11,7 @@ from tokenworks.gateway.admission.limits.admit import Admission
 from tokenworks.gateway.admission.residency import require_storable
 from tokenworks.gateway.caching.cached import Cached
 from tokenworks.gateway.edge.delivery import Delivery, EdgeLimits
-from tokenworks.gateway.edge.exchange import Exchange
+from tokenworks.gateway.edge.exchange import Exchange, Keeper
 from tokenworks.gateway.failover.route import Route
 from tokenworks.gateway.guardrails.guardrails import Guardrails
 from tokenworks.gateway.metering.attempt import Asked
@@ -44,6 +45,8 @@ class Pipeline:
         self._shadows = shadows
         self._limits = limits
         self.guardrails = guardrails
+        self.keep: Callable[[Caller, Request], Keeper] | None = None
+        """Who keeps answers that their callers want stored."""
         self.interactive = 0
         """Requests of callers who wait, in flight."""
 
@@ -70,6 +73,8 @@ class Pipeline:
         state = self._snapshot.state
         if request.batch:  # its result is stored; the policy may be younger than the batch
             require_storable(caller, state)
+        if request.keep and self.keep is not None:
+            exchange.keeper = self.keep(caller, request)
         request.model = request.model or default_model(type(request.task), caller, state).name
         request.tenant = caller.project_id
         delivery = Delivery(exchange, codec, self._limits, stream=request.stream)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from tokenworks.answers.records import LARGEST_CHAIN, PATH, AnswerRecord, EventsRecord, Page, Save
+from tokenworks.answers.records import LARGEST_CHAIN, PATH, AnswerRecord, EventsRecord, Page, Revision, Save
 from tokenworks.control.services import ServicesDep
 from tokenworks.control.storage import answers
 from tokenworks.core.errors import InvalidRequest, NotFound
@@ -18,6 +18,7 @@ Project = Annotated[str, Query(max_length=128)]
 Kind = Annotated[str, Query(max_length=32)]
 
 _SAVE = msgspec.msgpack.Decoder(Save)
+_REVISION = msgspec.msgpack.Decoder(Revision)
 
 
 @router.post("/{id}")
@@ -64,6 +65,17 @@ async def cancel(id: Id, project: Project, kind: Kind, services: ServicesDep) ->
     return _packed(_there(await services.answers.cancel(project, kind, id), id))
 
 
+@router.post("/{id}/body", status_code=204)
+async def revise(id: Id, request: Request, services: ServicesDep) -> None:
+    try:
+        given = _REVISION.decode(await request.body())
+    except msgspec.MsgspecError as error:
+        raise InvalidRequest(f"The body is not a revision of an answer: {error}") from None
+    async with services.database.write() as connection:
+        if not await answers.revise(connection, given.project_id, given.kind, id, given.body):
+            raise _not_there(id)
+
+
 @router.delete("/{id}", status_code=204)
 async def remove(id: Id, project: Project, kind: Kind, services: ServicesDep) -> None:
     async with services.database.write() as connection:
@@ -78,9 +90,12 @@ async def page(
     services: ServicesDep,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     after: Annotated[str | None, Query(max_length=128)] = None,
+    oldest_first: bool = False,
 ) -> Response:
     async with services.database.read() as connection:
-        found = await answers.page(connection, project, kind, services.now(), limit + 1, after)
+        found = await answers.page(
+            connection, project, kind, services.now(), limit + 1, after, oldest_first=oldest_first
+        )
     return _packed(Page(found[:limit], len(found) > limit))
 
 

@@ -107,16 +107,32 @@ async def chain(connection: AsyncConnection, project_id: str, kind: str, id: str
 
 
 async def page(
-    connection: AsyncConnection, project_id: str, kind: str, now: int, limit: int, after: str | None
+    connection: AsyncConnection,
+    project_id: str,
+    kind: str,
+    now: int,
+    limit: int,
+    after: str | None,
+    *,
+    oldest_first: bool = False,
 ) -> list[AnswerRecord]:
-    """Newest first; those older than the answer `after`."""
+    """Those that follow the answer `after`. Newest first unless said otherwise."""
     query = select(*_RECORD).where(_of(project_id, kind), answers.c.expires_at > now)
+    moment, name = answers.c.created_ns, answers.c.id
     if after is not None:
-        at = select(answers.c.created_ns).where(answers.c.id == after, _of(project_id, kind)).scalar_subquery()
-        older = (answers.c.created_ns == at) & (answers.c.id < after)
-        query = query.where((answers.c.created_ns < at) | older)
-    rows = await connection.execute(query.order_by(answers.c.created_ns.desc(), answers.c.id.desc()).limit(limit))
+        at = select(moment).where(name == after, _of(project_id, kind)).scalar_subquery()
+        later = (moment > at) | ((moment == at) & (name > after))
+        earlier = (moment < at) | ((moment == at) & (name < after))
+        query = query.where(later if oldest_first else earlier)
+    order = (moment, name) if oldest_first else (moment.desc(), name.desc())
+    rows = await connection.execute(query.order_by(*order).limit(limit))
     return [record for row in rows if (record := _one(row)) is not None]
+
+
+async def revise(connection: AsyncConnection, project_id: str, kind: str, id: str, body: bytes) -> bool:
+    """Another body, where there is such an answer and it has ended."""
+    mine = (answers.c.id == id) & _of(project_id, kind) & answers.c.ended.is_(True)
+    return (await connection.execute(update(answers).where(mine).values(body=body))).rowcount == 1
 
 
 async def remove(connection: AsyncConnection, project_id: str, kind: str, id: str) -> bool:

@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from tokenworks.answers.records import PATH, AnswerRecord, EventsRecord, Page, Save, Saved
+from tokenworks.answers.records import PATH, AnswerRecord, EventsRecord, Page, Revision, Save, Saved
 from tokenworks.client import CannotConnect, Client, ClientError
 from tokenworks.core.errors import InvalidRequest, NotFound, Unavailable
 
@@ -49,8 +49,12 @@ class AnswerStore:
         params = {"project": project_id, "kind": kind, "first": str(first)}
         return await self._get(f"/{id}/events", EventsRecord, params)
 
-    async def page(self, project_id: str, kind: str, *, limit: int, after: str | None) -> Page:
+    async def page(
+        self, project_id: str, kind: str, *, limit: int, after: str | None, oldest_first: bool = False
+    ) -> Page:
         params = {"project": project_id, "kind": kind, "limit": str(limit)}
+        if oldest_first:
+            params["oldest_first"] = "true"
         return await self._get("", Page, params if after is None else params | {"after": after})
 
     async def cancel(self, project_id: str, kind: str, id: str) -> AnswerRecord:
@@ -61,6 +65,12 @@ class AnswerStore:
         except ClientError as error:
             raise _refused(error) from error
         return msgspec.msgpack.decode(found, type=AnswerRecord)
+
+    async def revise(self, id: str, revision: Revision) -> None:
+        try:
+            await self._client.post_bytes(f"{PATH}/{id}/body", _ENCODE(revision))
+        except ClientError as error:
+            raise _refused(error) from error
 
     async def delete(self, project_id: str, kind: str, id: str) -> None:
         try:

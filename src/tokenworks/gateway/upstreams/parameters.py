@@ -28,6 +28,8 @@ def without_effect(request: Request, upstream: UpstreamRecord, prepared: Prepare
         reached |= {wire_name(proof, request) for proof in ("signature", "encrypted_content")}
     if quirks.reasoning_lost(request, frozenset(upstream.quirks)):
         names.append("messages.reasoning_content")
+    if request.keep:
+        reached.add("metadata")  # they stay with the answer
     if upstream.local:
         if request.service_tier is not None and request.service_tier not in _USUAL_TIERS:
             names.append("service_tier")

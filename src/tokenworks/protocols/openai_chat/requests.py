@@ -43,6 +43,8 @@ _ENCODE = msgspec.json.Encoder().encode
 
 WITHOUT_EFFECT = frozenset({"user", "metadata"})
 """Read, but they change nothing about the answer."""
+KEPT = frozenset({"store", "metadata"})
+"""What becomes of an answer that is stored: here, so that no upstream is told."""
 HONOURED = frozenset(wire.ChatRequest.__struct_fields__) - WITHOUT_EFFECT
 OWN = frozenset(
     {"audio", "web_search_options", "functions", "documents", "search_settings", "safety_model", "compliance"}
@@ -85,9 +87,10 @@ def decode_request(body: bytes) -> Request:
         service_tier=wired.service_tier,
         user=wired.user,
         metadata=wired.metadata or {},
-        ignored=named(members, members.keys() - HONOURED - OWN),
+        ignored=named(members, members.keys() - HONOURED - OWN - (KEPT if wired.store else frozenset())),
         own=_own_parameters(wired, members, response_format, grammar),
         timed=bool(wired.perf_metrics_in_response),
+        keep=bool(wired.store),
         unusual=unusual_format
         or unusual_logprobs
         or wired.service_tier is not None
@@ -299,6 +302,8 @@ def rewrite_request(request: Request, model: str) -> bytes:
     """The caller's body under the upstream's model name; a stream always asks for its usage."""
     members: dict[str, Any] = dict(top_level(request.body))
     members["model"] = model
+    if request.keep:
+        members = {name: value for name, value in members.items() if name not in KEPT}
     if request.stream:
         options = msgspec.json.decode(members["stream_options"]) if "stream_options" in members else None
         members["stream_options"] = {**(options or {}), "include_usage": True}
@@ -341,7 +346,7 @@ def encode_request(request: Request, model: str, *, stream: bool) -> bytes:
         "stream": stream or None,
         "stream_options": {"include_usage": True} if stream else None,
         "user": request.user,
-        "metadata": request.metadata or None,
+        "metadata": None if request.keep else request.metadata or None,
     }
     return _ENCODE({name: value for name, value in body.items() if value is not None})
 

@@ -238,6 +238,7 @@ class ChatRequest(msgspec.Struct):
     perf_metrics_in_response: bool | None = None
     user: str | None = None
     metadata: dict[str, str] | None = None
+    store: bool | None = None
     ignore_eos: bool | None = None
     min_tokens: Annotated[int, Meta(ge=0)] | None = None
 
