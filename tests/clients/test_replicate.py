@@ -1,6 +1,7 @@
 """The official `replicate` client, over real sockets against `tokenworks serve`."""
 
 import asyncio
+import io
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -160,6 +161,20 @@ def test_models_account_and_hardware(client: Client, patient_server: Any) -> Non
     # Other clients ask on the same paths and get their own shape.
     assert patient_server.call("GET", "/v1/models")[1]["object"] == "list"
     assert patient_server.call("GET", "/v1/models/echo")[1]["id"] == "echo"
+
+
+def test_files_are_kept_for_a_day_and_whoever_runs_the_model_can_fetch_them(client: Client, stranger: Client) -> None:
+    made = client.files.create(io.BytesIO(b"\x89PNG"), filename="cat.png")
+    assert (made.name, made.content_type, made.size) == ("cat.png", "image/png", 4)
+    assert client.files.get(made.id) == made
+    assert made.id in [each.id for each in client.files.list()]
+    assert httpx.get(made.urls["get"]).content == b"\x89PNG"
+    assert httpx.get(made.urls["get"].replace("signature=", "signature=0")).status_code == 403
+    with pytest.raises(ReplicateError) as hidden:
+        stranger.files.get(made.id)
+    assert hidden.value.status == 404
+    assert client.files.delete(made.id)
+    assert httpx.get(made.urls["get"]).status_code == 404
 
 
 def test_webhooks_are_signed_and_filtered(client: Client, receiver: Receiver, wait_until: Any) -> None:

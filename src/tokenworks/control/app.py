@@ -30,11 +30,14 @@ from tokenworks.control.answers.service import Answers
 from tokenworks.control.answers.webhooks import Webhooks
 from tokenworks.control.batches import messages
 from tokenworks.control.batches import routes as batches_routes
+from tokenworks.control.batches import together as together_batches
 from tokenworks.control.batches.service import Objects
 from tokenworks.control.bootstrap import bootstrap
 from tokenworks.control.budgets.watch import Budgets
 from tokenworks.control.files import anthropic as anthropic_files
+from tokenworks.control.files import replicate as replicate_files
 from tokenworks.control.files import routes as files_routes
+from tokenworks.control.files import together as together_files
 from tokenworks.control.fleet import Fleet
 from tokenworks.control.guard import Guard
 from tokenworks.control.guardrails import guardrails
@@ -275,6 +278,9 @@ def application(services: Services) -> FastAPI:
     for stored in (
         files_routes.router,
         anthropic_files.router,
+        replicate_files.router,
+        together_files.router,
+        together_batches.router,
         batches_routes.router,
         batches_routes.leases,
         messages.router,

@@ -43,6 +43,8 @@ _LIMITS = {
 _STREAMED = {
     f"{OBJECTS}/v1/files": 512 * 1024 * 1024,
     f"{OBJECTS}{MESSAGES}/files": 512 * 1024 * 1024,
+    f"{OBJECTS}/v1/predictions/files": 512 * 1024 * 1024,
+    f"{OBJECTS}/v1/together/files/content": 512 * 1024 * 1024,
     f"{OBJECTS}{MESSAGES}/batches": MOST_BYTES[MESSAGE_BATCH],
 }
 """Bodies that their route takes as they come, and their limits."""

@@ -158,7 +158,7 @@ class Gateway:
             ),
         }
         messages = codec(SURFACES[stored.MESSAGES])
-        self._stored = stored.Stored(control, internal_token(cluster_key), keys, messages, self._snapshot)
+        self._stored = stored.Stored(control, cluster_key, keys, messages, self._snapshot)
         prefixes: dict[str, Handler] = {MODEL_PREFIX: models.retrieve}
         for prefix in (*stored.PREFIXES, stored.MESSAGE_PREFIX):
             prefixes[prefix] = self._stored

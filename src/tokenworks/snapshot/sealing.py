@@ -69,6 +69,12 @@ def webhook_secret(cluster_key: bytes, project_id: str) -> str:
     return f"whsec_{base64.b64encode(secret).decode()}"
 
 
+def file_signature(cluster_key: bytes, *parts: str) -> str:
+    """Stands for a key on one file: `parts` are what it is good for (method, file, project, until when, checksum)."""
+    key = _derive(cluster_key, b"tokenworks signed files 1")
+    return hmac.digest(key, "\n".join(parts).encode(), "sha256").hex()
+
+
 def fingerprint(cluster_key: bytes, secret: str) -> str:
     """Tells one secret from another in logs and counters; says nothing about it without the cluster key."""
     return hmac.digest(_derive(cluster_key, b"tokenworks fingerprint 1"), secret.encode(), "sha256")[:6].hex()

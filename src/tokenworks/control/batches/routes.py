@@ -15,7 +15,7 @@ from tokenworks.control.files.uploads import EXPIRY_SECONDS
 from tokenworks.control.services import Services, ServicesDep
 from tokenworks.control.storage import batches, files
 from tokenworks.control.storage.batches import Batch
-from tokenworks.control.tenant import OBJECTS, TenantDep
+from tokenworks.control.tenant import OBJECTS, Tenant, TenantDep
 from tokenworks.core.errors import InvalidRequest, NotFound
 
 MOST_LISTED = 100
@@ -56,6 +56,10 @@ async def lease(request: Request, services: ServicesDep) -> Response:
 
 @router.post("")
 async def create(body: NewBatch, services: ServicesDep, tenant: TenantDep) -> dict[str, Any]:
+    return rendering.batch(await make(body, services, tenant))
+
+
+async def make(body: NewBatch, services: Services, tenant: Tenant) -> Batch:
     now = services.now()
     async with services.database.write() as connection:
         file = await files.find(connection, tenant.project_id, body.input_file_id, now)
@@ -77,7 +81,7 @@ async def create(body: NewBatch, services: ServicesDep, tenant: TenantDep) -> di
         }
         batch = await batches.create(connection, values)
     services.objects.lifecycle.wake()
-    return rendering.batch(batch)
+    return batch
 
 
 @router.get("")
@@ -102,11 +106,15 @@ async def retrieve(id: str, services: ServicesDep, tenant: TenantDep) -> dict[st
 
 @router.post("/{id}/cancel")
 async def cancel(id: str, services: ServicesDep, tenant: TenantDep) -> dict[str, Any]:
+    return rendering.batch(await stop(id, services, tenant))
+
+
+async def stop(id: str, services: Services, tenant: Tenant) -> Batch:
     batch = await request_cancel(services, await find(services, tenant.project_id, BATCH, id))
     if batch.status not in ("cancelling", "cancelled"):
         message = f"The batch cannot be cancelled: it is {batch.status}."
         raise InvalidRequest(message, code="batch_not_cancellable")
-    return rendering.batch(batch)
+    return batch
 
 
 async def find(services: Services, project_id: str, object: str, id: str) -> Batch:

@@ -35,10 +35,12 @@ class _Body(msgspec.Struct):
 
 
 class _Line(msgspec.Struct):
+    """Some hosts' lines have no method and no url: there is one that they can mean."""
+
     custom_id: str
-    method: str
-    url: str
     body: _Body
+    method: str = "POST"
+    url: str | None = None
 
 
 _DECODE = msgspec.json.Decoder(_Line).decode
@@ -93,7 +95,7 @@ class Checker:
             raise _Wrong("invalid_custom_id", message, "custom_id")
         if found.method != "POST":
             raise _Wrong("invalid_method", f"method is {found.method!r}, not 'POST'.", "method")
-        if found.url != self.endpoint:
+        if found.url not in (None, self.endpoint):
             raise _Wrong("invalid_url", f"url is {found.url!r}, but this batch is for {self.endpoint}.", "url")
         if found.body.stream:
             raise _Wrong("invalid_request", "Answers in a batch are not streamed.", "body.stream")

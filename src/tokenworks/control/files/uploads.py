@@ -26,23 +26,24 @@ class Uploads:
     store: ObjectStore
     clock: Clock
 
-    async def receive(self, project_id: str, form: FormReader, purpose: str | None = None) -> File:
+    async def receive(
+        self, project_id: str, form: FormReader, purpose: str | None = None, *, part_name: str = "file", **given: str
+    ) -> File:
         """InvalidRequest names the field that is missing or wrong; nothing is kept then. `purpose` is what the file is
-        for when nothing says it."""
-        fields: dict[str, str] = {} if purpose is None else {"purpose": purpose}
+        for when nothing says it, `given` are fields that the form need not have, `part_name` is the file's own."""
+        fields: dict[str, str] = given if purpose is None else {"purpose": purpose, **given}
         file: File | None = None
         try:
             while (part := await form.part()) is not None:
-                if part.name != "file":
+                if part.name != part_name:
                     fields[part.name] = await form.text()
                 elif file is not None:
-                    raise InvalidRequest("There is more than one 'file'; send one at a time.", param="file")
+                    raise InvalidRequest(f"There is more than one '{part_name}'; send one at a time.", param=part_name)
                 else:
-                    file = await self.keep(project_id, _name(part.filename), form.data())
+                    file = await self.keep(project_id, clean_name(part.filename), form.data())
             if file is None:
-                raise InvalidRequest(
-                    "'file' is missing: send the file as a multipart field of this name.", param="file"
-                )
+                message = f"'{part_name}' is missing: send the file as a multipart field of this name."
+                raise InvalidRequest(message, param=part_name)
             file = replace(file, purpose=_purpose(fields), expires_at=_expiry(fields, file.created_ns // 10**9))
             async with self.database.write() as connection:
                 await files.finish(connection, file)
@@ -73,7 +74,7 @@ def new_file_id() -> str:
     return f"file-{secrets.token_hex(12)}"
 
 
-def _name(given: str | None) -> str:
+def clean_name(given: str | None) -> str:
     """The last part of a path, for that is what some clients send; never used as a path here."""
     name = (given or "").replace("\\", "/").rpartition("/")[2]
     shown = "".join(letter for letter in name if letter.isprintable())[:LONGEST_NAME]
