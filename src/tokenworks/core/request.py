@@ -1,6 +1,6 @@
 """A request in neutral form: the task, how to sample, and what the caller wants back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -116,7 +116,8 @@ class Request:
     `timed` asks for a `Timing` with the answer. `batch` tells that it is a line of a batch. `tenant` is the project of
     the caller: engines of ours give tenants fair shares and keep what they computed for one from all others.
     `patience` are the seconds after its arrival for which the caller wants an answer; `time_left` those that are left
-    to an attempt when it is made: engines of ours compute no longer.
+    to an attempt when it is made: engines of ours compute no longer. `prefixes` are what a gateway calls its beginnings
+    by, where it listens to what replicas of ours hold.
     """
 
     model: str
@@ -146,6 +147,7 @@ class Request:
     tenant: str = ""
     patience: float | None = None
     time_left: float | None = None
+    prefixes: Sequence[int] = ()
     guarded: str = ""
     routing: Preferences | None = None
     id: str = ""

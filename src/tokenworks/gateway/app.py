@@ -61,12 +61,14 @@ from tokenworks.gateway.metering.attempt import Meter
 from tokenworks.gateway.pipeline import Pipeline
 from tokenworks.gateway.routing.explain import PATH as EXPLAIN_PATH
 from tokenworks.gateway.routing.explain import Explain
+from tokenworks.gateway.routing.held import Held
 from tokenworks.gateway.routing.plan import Facts
 from tokenworks.gateway.routing.planner import Planner
 from tokenworks.gateway.settings import Settings
 from tokenworks.gateway.shadows import Shadows
 from tokenworks.gateway.upstreams.counting import count_tokens
 from tokenworks.gateway.upstreams.http import Upstreams
+from tokenworks.gateway.upstreams.kv_events import KVListeners
 from tokenworks.gateway.upstreams.probe import Probe
 from tokenworks.journal.directory import JournalLocked
 from tokenworks.journal.shipper import Shipper
@@ -98,9 +100,11 @@ class Gateway:
         control = Address.parse(settings.control)
         self._client = Client(control, token=internal_token(cluster_key))
         self._journal = journal
-        self._snapshot = Subscriber(self._client, settings.data_dir / "snapshot.bin")
-        self._shipper = Shipper(journal, self._client)
         self._upstreams = Upstreams(cluster_key)
+        held = Held()
+        self._listeners = KVListeners(self._upstreams, held)
+        self._snapshot = Subscriber(self._client, settings.data_dir / "snapshot.bin", on_change=self._listeners.changed)
+        self._shipper = Shipper(journal, self._client)
         self._forward = Forward(control)
         keys = Keys(self._snapshot, _proxies(settings.trusted_proxies))
         models = Models(self._snapshot, keys)
@@ -124,7 +128,7 @@ class Gateway:
         if settings.limits != "memory":
             self._pauses = SharedPauses(standings, keyring, settings.limits, settings.limits_timeout)
         where = settings.limits if settings.cache == "limits" else settings.cache
-        facts = Facts(self._upstreams.in_flight, standings, here=_here(settings, where))
+        facts = Facts(self._upstreams.in_flight, standings, here=_here(settings, where), held=held)
         planner = Planner(facts)
         meter = Meter(journal, metrics)
         self._guardrails = Guardrails(cluster_key, meter)
@@ -243,6 +247,7 @@ class Gateway:
         await self._cache.close()
         await self._guardrails.close()
         await self._prober.stop()
+        await self._listeners.stop()
         if self._pauses is not None:
             await self._pauses.stop()
         await self._shipper.drain(timeout=2.0)

@@ -60,6 +60,7 @@ class Worker:
                 model=settings.model,
                 address=self._listen if ours else settings.engine_listen,
                 token=settings.token if settings.listen.socket is None else "",
+                secret=settings.token,
                 options={**(self._entry.options if self._entry else {}), **settings.options},
                 context_length=self._entry.context_length if self._entry else None,
                 max_output=self._entry.max_output if self._entry else None,

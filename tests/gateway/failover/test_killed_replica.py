@@ -3,8 +3,6 @@
 import contextlib
 import json
 import os
-import signal
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,43 +10,16 @@ from typing import Any
 import httpx2
 import pytest
 from tests.gateway.conftest import KEY, running_gateway, wait_for
-from tests.worker.conftest import SOURCE, FakeControl, WorkerProcess
+from tests.gateway.replicas import Replica
+from tests.worker.conftest import SOURCE
 
 from tokenworks.models import Entry, fetch
-from tokenworks.snapshot.records import FREE, ModelRecord, PolicyRecord, TargetRecord, UpstreamRecord
-from tokenworks.snapshot.sealing import ensure_cluster_key
+from tokenworks.snapshot.records import FREE, ModelRecord, PolicyRecord, TargetRecord
 
 NUMBERS = " ".join(str(number) for number in range(60))
 QUESTION = "Tell me in detail how a cat spends its day, from the morning to the night."
 READ = 5
 """Chunks with text that the caller has when the replica is killed."""
-
-
-class Replica:
-    """A worker that reports to a control of its own, which says how a gateway is to call it."""
-
-    def __init__(self, stack: contextlib.ExitStack, name: str, arguments: tuple[str, ...]) -> None:
-        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tw-")))
-        self.control = FakeControl(home / "c.sock")
-        self.control.start()
-        stack.callback(self.control.stop)
-        ensure_cluster_key(home / "k")
-        self.worker = WorkerProcess(home, "--model", "m", *arguments, control=self.control, key=home / "k")
-        stack.callback(self.kill)
-        self.name = name
-
-    def record(self) -> UpstreamRecord:
-        """Once it is ready."""
-        beat = self.control.until_beat(lambda beat: bool(beat["state"] == "ready"))
-        lists = {key: tuple(beat.get(key) or ()) for key in ("protocols", "quirks")}
-        return UpstreamRecord(self.name, beat["provider"], base_url=beat["base_url"], local=True, **lists)
-
-    def kill(self) -> None:
-        """Its engine first: a worker that is told of that would restart it."""
-        if self.worker.process.poll() is None:
-            for pid in (*self.worker.children(), self.worker.process.pid):
-                os.kill(pid, signal.SIGKILL)
-            self.worker.process.wait()
 
 
 @pytest.fixture(params=["echo", "smollm2"])

@@ -21,6 +21,7 @@ from tokenworks.gateway.metering.attempt import Asked
 from tokenworks.gateway.routing import vocabulary
 from tokenworks.gateway.routing.plan import Facts, Judged, default_model, judge
 from tokenworks.gateway.routing.plan import tariff as tariff_of
+from tokenworks.gateway.routing.prompt_keys import prompt_keys
 from tokenworks.gateway.routing.scores import USUAL_OUTPUT
 from tokenworks.protocols import codec
 from tokenworks.protocols.base import ReadsHeaders
@@ -78,7 +79,8 @@ class Explain:
                 output = int(min(choice.max_output_tokens or USUAL_OUTPUT, USUAL_OUTPUT))
                 usage = Usage(input=len(choice.body) // BYTES_PER_TOKEN, output=output)
                 limits = await self._limits(Asked(exchange.request_id, 0, caller, choice), state, judged)
-                planned = self._plan(choice.model, judged, usage, tariff.at(time.time()))
+                held = self._held(choice, caller, judged)
+                planned = self._plan(choice.model, judged, usage, tariff.at(time.time()), held)
                 plans.append(_named(choice) | planned | limits | _looking(caller, choice, state))
             except TokenworksError as error:
                 if len(choices) == 1:
@@ -105,7 +107,16 @@ class Explain:
             "providers_used_up": list(used_up),
         }
 
-    def _plan(self, model: str, judged: list[Judged], usage: Usage, price: Price | None) -> dict[str, Any]:
+    def _held(self, choice: Request, caller: Caller, judged: list[Judged]) -> Mapping[str, int]:
+        """By upstream: tokens of the prompt that a replica of ours has told to hold."""
+        held = self._facts.held
+        telling = [each.upstream.id for each in judged if each.upstream.local and held.live(each.upstream.id)]
+        keys = prompt_keys(choice, caller.project_id) if telling else ()
+        return held.tokens(keys, telling) or dict.fromkeys(telling, 0)
+
+    def _plan(
+        self, model: str, judged: list[Judged], usage: Usage, price: Price | None, held: Mapping[str, int]
+    ) -> dict[str, Any]:
         return {
             "model": model,
             "order": [f"{each.upstream.provider}/{each.target.model}" for each in judged if not each.reason],
@@ -114,10 +125,10 @@ class Explain:
                 "output_tokens": usage.output,
                 "price_usd": nano_to_usd(price.charge(usage)) if price else None,
             },
-            "candidates": [self._candidate(each, usage) for each in judged],
+            "candidates": [self._candidate(each, usage, held.get(each.upstream.id)) for each in judged],
         }
 
-    def _candidate(self, judged: Judged, usage: Usage) -> dict[str, Any]:
+    def _candidate(self, judged: Judged, usage: Usage, held: int | None) -> dict[str, Any]:
         target, upstream, health = judged.target, judged.upstream, self._facts.health
         seen = self._facts.observed.of(target.upstream, target.model)
         cost = target.cost.at(time.time())
@@ -132,6 +143,7 @@ class Explain:
             "first_token_seconds": _rounded(seen.first_token if seen else None),
             "tokens_per_second": _rounded(seen.throughput if seen else None),
             "cached_share": _rounded(seen.cached_share if seen else None),
+            "held_tokens": held,
             "error_rate": _rounded(health.error_rate(target.upstream, target.model)),
             "circuit_open": health.is_open(target),
             "paused_seconds": _rounded(health.paused(upstream.id)),

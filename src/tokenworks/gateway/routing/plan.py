@@ -18,6 +18,7 @@ from tokenworks.core.usage import BYTES_PER_TOKEN
 from tokenworks.gateway.admission.residency import RESIDENCY_DENIED, Here
 from tokenworks.gateway.failover.health import Health
 from tokenworks.gateway.routing.eligible import exclusion
+from tokenworks.gateway.routing.held import Held
 from tokenworks.gateway.routing.observed import Observed
 from tokenworks.gateway.routing.scores import USUAL_OUTPUT, Candidate, candidate, scores
 from tokenworks.protocols.carried import wire_name
@@ -37,6 +38,7 @@ class Facts:
     health: Health = field(default_factory=Health)
     observed: Observed = field(default_factory=Observed)
     here: Here = Here()
+    held: Held = field(default_factory=Held)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from tokenworks.core.request import Conversation, Request
 from tokenworks.core.target import Target
 from tokenworks.core.usage import BYTES_PER_TOKEN, Usage
 from tokenworks.gateway.routing.plan import Facts, Judged, find_model, judge, least_busy_first, nobody, sort_of
+from tokenworks.gateway.routing.prompt_keys import prompt_keys
 from tokenworks.gateway.routing.scores import MARGIN
 from tokenworks.journal.records import Settled
 from tokenworks.snapshot.state import State
@@ -28,6 +29,11 @@ WARM_SECONDS = 600.0
 MOST_WARM, MOST_RANKINGS = 50_000, 1_000
 BUSIER = 2
 """A replica of ours whose cache is warm may have so many more requests than the least busy one."""
+
+WORTH_TOKENS = 32
+"""Fewer are computed as soon as copied; what a chat template says to everybody is no more."""
+BUSY_TOKENS = 128
+"""Of a prompt: what it is worth to be asked of a replica that has one request less."""
 
 Session = tuple[str, str, int]
 
@@ -52,11 +58,14 @@ class Planner:
         able = [each for each in judged if not each.reason]
         if not able:
             raise nobody(request, caller, judged)
+        if any(each.upstream.local and self.facts.held.live(each.upstream.id) for each in able):
+            request.prefixes = prompt_keys(request, caller.project_id)
         if len(able) == 1:
             return [able[0].target]
         if able[0].score is not None and not (request.routing and request.routing.order):
             self._keep_or_explore(request, state, able)
-        self._keep_warm(request, caller, able)
+        if not (request.prefixes and self._nearest(request, able)):
+            self._keep_warm(request, caller, able)
         return [each.target for each in able]
 
     def answered(self, request: Request, caller: Caller, target: Target, settled: Settled, local: bool) -> None:
@@ -110,6 +119,29 @@ class Planner:
                         able.insert(0, able.pop(place))
                     break
         self._first[key] = (able[0].target.upstream, able[0].target.model)
+
+    def _nearest(self, request: Request, able: list[Judged]) -> bool:
+        """To the front, of replicas that tell what they hold, the one that has to compute the least. False: they do
+        not, or nobody ever saw how this prompt begins."""
+        if not able[0].upstream.local or (request.routing and request.routing.order):
+            return False
+        held, in_flight = self.facts.held, self.facts.in_flight
+        ours = [each for each in able if each.upstream.local]
+        if len(ours) < 2 or not all(held.live(each.upstream.id) for each in ours):
+            return False
+        tokens = held.tokens(request.prefixes, [each.upstream.id for each in ours])
+        if not tokens:
+            return False
+        least = min(in_flight.get(each.upstream.id, 0) for each in ours)
+
+        def gain(each: Judged) -> int:
+            busier, spared = in_flight.get(each.upstream.id, 0) - least, tokens[each.upstream.id]
+            return (spared if spared >= WORTH_TOKENS and busier <= BUSIER else 0) - BUSY_TOKENS * busier
+
+        best = max(ours, key=gain)
+        able.remove(best)
+        able.insert(0, best)
+        return True
 
     def _keep_warm(self, request: Request, caller: Caller, able: list[Judged]) -> None:
         """To the front, unless reading its cache is no cheaper than reading anew elsewhere, or it is much busier."""

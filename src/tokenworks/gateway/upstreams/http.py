@@ -70,13 +70,20 @@ class Upstreams:
 
     @asynccontextmanager
     async def call(
-        self, upstream: UpstreamRecord, outgoing: Outgoing, limits: RouteLimits, own: OwnKeysRecord | None = None
+        self,
+        upstream: UpstreamRecord,
+        outgoing: Outgoing,
+        limits: RouteLimits,
+        own: OwnKeysRecord | None = None,
+        *,
+        counted: bool = True,
     ) -> AsyncIterator["Answer"]:
         """An answer that began with 200. Any other becomes the error it stands for, once no key is left to try.
 
-        `own`: the keys of a project that brought its own for this upstream; ours are not used then.
+        `own`: the keys of a project that brought its own for this upstream; ours are not used then. Not `counted` is
+        what is no work for it.
         """
-        self.in_flight[upstream.id] += 1
+        self.in_flight[upstream.id] += counted
         try:
             async with await self._begin(upstream, outgoing, limits, own) as response:
                 yield Answer(response, upstream.provider)
@@ -89,7 +96,7 @@ class Upstreams:
         except (aiohttp.ClientError, OSError) as error:
             raise _network_error(error, upstream.provider) from error
         finally:
-            self.in_flight[upstream.id] -= 1
+            self.in_flight[upstream.id] -= counted
             if not self.in_flight[upstream.id]:
                 del self.in_flight[upstream.id]
 

@@ -54,6 +54,7 @@ def encode_request(request: Request, model: str, *, stream: bool) -> bytes:
             priority="batch"
             if request.batch or request.shadow
             else _PRIORITIES.get(request.service_tier or "", "standard"),
+            prefixes=tuple(request.prefixes),
             deadline=request.time_left,
         )
     )

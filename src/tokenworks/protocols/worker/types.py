@@ -113,6 +113,9 @@ class GenerateRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """interactive | standard | batch."""
     resume: tuple[tuple[int, ...], ...] = ()
     """For each choice, tokens of it that were already given: the answer goes on after them."""
+    prefixes: tuple[int, ...] = ()
+    """Names that the caller knows the prompt's beginnings by, shorter ones first: `PromptNamed` (kv.py) tells which
+    blocks they are."""
     deadline: Annotated[float, msgspec.Meta(gt=0)] | None = None
     """Seconds from now after which nobody wants the answer any more."""
 

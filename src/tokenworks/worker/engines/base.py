@@ -37,6 +37,8 @@ class Setup:
     model: str
     address: "Address"
     token: str = field(default="", repr=False)
+    secret: str = field(default="", repr=False)
+    """What all workers of a cluster know, and nobody else."""
     options: Mapping[str, Any] = field(default_factory=dict)
     context_length: int | None = None
     max_output: int | None = None

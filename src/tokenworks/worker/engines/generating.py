@@ -7,6 +7,7 @@ from contextlib import aclosing
 
 from tokenworks.protocols.worker import types as wire
 from tokenworks.worker.engines.base import Description, Engine, EngineFailed, Setup
+from tokenworks.worker.engines.kv_events import KVEvents
 
 Batch = Sequence[wire.Event | bytes]
 TELL_MS = 100
@@ -44,6 +45,10 @@ class GeneratingEngine(Engine):
     @abstractmethod
     def render(self, messages: Sequence[wire.Message], tools: Sequence[wire.Tool]) -> str:
         """The chat template."""
+
+    def kv_events(self) -> KVEvents | None:
+        """What it holds of prompts, where it tells that."""
+        return None
 
     async def answer(self, request: wire.GenerateRequest) -> AsyncGenerator[Batch, None]:
         """`generate`, counted."""

@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 
 import msgspec
 
 from tokenworks.core.errors import MethodNotAllowed, NotFound, TokenworksError, Unavailable
+from tokenworks.protocols.worker import kv
 from tokenworks.protocols.worker import types as wire
 from tokenworks.protocols.worker.framing import encode
 from tokenworks.worker.engines.base import EngineFailed
@@ -30,6 +31,7 @@ PROBE_LIMIT = 30.0
 GENERATE = msgspec.json.Decoder(wire.GenerateRequest)
 TOKENIZE = msgspec.json.Decoder(wire.TokenizeRequest)
 DETOKENIZE = msgspec.json.Decoder(wire.DetokenizeRequest)
+SUBSCRIBE = msgspec.json.Decoder(kv.Subscribe)
 RENDER = msgspec.json.Decoder(wire.RenderRequest)
 log = logging.getLogger(__name__)
 
@@ -47,6 +49,7 @@ class WorkerProtocol:
             "tokenize": ("POST", self._tokenize),
             "detokenize": ("POST", self._detokenize),
             "render": ("POST", self._render),
+            "kv_events": ("POST", self._kv_events),
             "health": ("GET", self._health),
             "progress": ("GET", self._progress),
             "metrics": ("GET", self._render_metrics),
@@ -113,6 +116,14 @@ class WorkerProtocol:
         text = self._engine.render(request.messages, request.tools)
         await answer_json(send, 200, wire.RenderResponse(text, self._engine.tokenize(text)))
 
+    async def _kv_events(self, receive: Receive, send: Send) -> None:
+        wanted = await read(receive, SUBSCRIBE)
+        events = self._engine.kv_events()
+        if events is None:
+            raise NotFound("This engine keeps nothing of prompts that it could tell of.", code="no_kv_events")
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", wire.FRAMES)]})
+        await unless_gone(_tell(events.follow(wanted.epoch, wanted.after), send), receive)
+
     async def _health(self, receive: Receive, send: Send) -> None:
         try:
             async with asyncio.timeout(PROBE_LIMIT):
@@ -132,6 +143,12 @@ class WorkerProtocol:
     async def _begin_drain(self, receive: Receive, send: Send) -> None:
         self._drain()
         await answer_json(send, 202, {"state": State.DRAINING})
+
+
+async def _tell(events: AsyncIterator[list[kv.KVEvent]], send: Send) -> None:
+    async for batch in events:
+        await send({"type": "http.response.body", "body": b"".join(map(encode, batch)), "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def _send_batch(send: Send, batch: Batch) -> None:

@@ -25,4 +25,6 @@ async def serving(engine: GeneratingEngine, address: Address, token: str) -> Asy
     try:
         yield
     finally:
+        if (events := engine.kv_events()) is not None:
+            events.close()  # its listeners never leave by themselves
         await server.stop()

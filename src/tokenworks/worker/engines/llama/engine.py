@@ -89,6 +89,7 @@ class Llama(ServerEngine):
             capabilities=setup.capabilities,
             max_output=setup.max_output,
             token=setup.token,
+            secret=setup.secret,
             disk=disk(options, self._weights) if self._weights is not None else None,
         )
 

@@ -13,6 +13,7 @@ from tokenworks.protocols.worker import types as wire
 from tokenworks.worker.chat.template import BadTemplate, Template
 from tokenworks.worker.engines.base import EngineFailed, Setup
 from tokenworks.worker.engines.generating import TELL_MS, Batch, EngineDied, GeneratingEngine
+from tokenworks.worker.engines.kv_events import KVEvents
 from tokenworks.worker.engines.llama.adapters import Adapters
 from tokenworks.worker.engines.llama.answer import Answer
 from tokenworks.worker.engines.llama.binding import BindingError
@@ -27,6 +28,7 @@ from tokenworks.worker.engines.llama.model import LoadFailed, Model
 from tokenworks.worker.engines.llama.options import Plan, smallest_step
 from tokenworks.worker.engines.llama.pace import Pace
 from tokenworks.worker.engines.llama.runner import Runner
+from tokenworks.worker.engines.llama.scheduling.names import Names
 from tokenworks.worker.engines.llama.scheduling.prefixes import Prefixes
 from tokenworks.worker.engines.llama.scheduling.scheduler import Scheduler
 from tokenworks.worker.engines.llama.scheduling.trace import TracedScheduler
@@ -51,6 +53,11 @@ class Generator(GeneratingEngine):
         self._disk: Disk | None = None
         self._trace: BinaryIO | None = None
         self._living: set[Answer] = set()
+        self._names = Names(plan.secret)
+        self._events: KVEvents | None = None
+
+    def kv_events(self) -> KVEvents | None:
+        return self._events
 
     @property
     def runner(self) -> Runner:
@@ -83,7 +90,9 @@ class Generator(GeneratingEngine):
             self._disk = open_disk(plan.disk, kernel.layout) if cache else None
         except OSError as error:
             raise EngineFailed(f"the folder for keys and values cannot be used: {error}") from error
-        prefixes = Prefixes(cache, self._intake.public() if cache else (), shelf=self._disk)
+        self._events = KVEvents() if cache else None
+        public = self._intake.public() if cache else ()
+        prefixes = Prefixes(cache, public, self._events, self._disk, self._names)
         if self._disk is not None:
             await asyncio.to_thread(self._disk.bring_back, prefixes)
         least = smallest_step(kernel.slots)
@@ -127,7 +136,12 @@ class Generator(GeneratingEngine):
         if source:
             template = Template(source, bos=model.text_of(model.bos), eos=model.text_of(model.eos), special=special)
         self._intake = Intake(
-            model, template, Grammars(model), self._kernel.capacity, guesses=plan.lookup and self._kernel.cuts
+            model,
+            template,
+            Grammars(model),
+            self._kernel.capacity,
+            guesses=plan.lookup and self._kernel.cuts,
+            names=self._names,
         )
 
     async def stop(self) -> None:

@@ -17,7 +17,8 @@ from tokenworks.worker.engines.llama.grammar import Constraint, Grammars
 from tokenworks.worker.engines.llama.lookup import Lookup
 from tokenworks.worker.engines.llama.model import Model
 from tokenworks.worker.engines.llama.sampling import Sampler, Settings
-from tokenworks.worker.engines.llama.scheduling.sequence import Priority, Sequence
+from tokenworks.worker.engines.llama.scheduling.names import Names
+from tokenworks.worker.engines.llama.scheduling.sequence import Named, Priority, Sequence
 from tokenworks.worker.engines.llama.text import Detokenizer
 from tokenworks.worker.stops import StopFinder
 
@@ -66,14 +67,22 @@ class Given:
 
 class Intake:
     def __init__(
-        self, model: Model, template: Template | None, grammars: Grammars, context: int, *, guesses: bool
+        self,
+        model: Model,
+        template: Template | None,
+        grammars: Grammars,
+        context: int,
+        *,
+        guesses: bool,
+        names: Names | None = None,
     ) -> None:
-        """`guesses`: whether what repeats itself is guessed; see lookup.py."""
+        """`guesses`: whether what repeats itself is guessed; see lookup.py. `names`: of blocks of tokens."""
         self.model = model
         self.template = template
         self._grammars = grammars
         self._context = context
         self._guesses = guesses
+        self._names = names or Names()
         self._defaults = Defaults.of(model)
         markers = set(template.format.markers) if template is not None else set()
         special = model.special | model.ends
@@ -99,6 +108,9 @@ class Intake:
                 index = number * request.n + copy
                 own = constraint.copy() if constraint is not None else None
                 choices.append(self._choice(request, prompt, index, most, own, adapter))
+        if request.prefixes and len(prompts) == 1:
+            first = choices[0].sequence
+            first.named = Named(request.prefixes, self._names.prompt(first.key, prompts[0].tokens))
         return choices, prompts
 
     def render(

@@ -93,6 +93,7 @@ class Plan(msgspec.Struct, frozen=True):
     capabilities: tuple[str, ...] = ()
     max_output: int | None = None
     token: str = ""
+    secret: str = ""
     log_level: str = "info"
     disk: DiskPlan | None = None
     trace: str | None = None

@@ -158,7 +158,8 @@ class Simulation:
         self.kernel = SimulatedKernel(slots, capacity)
         self.public: list[int] = list(more.pop("public", []))  # type: ignore[call-overload]
         self.shelf = SimulatedShelf(int(more.pop("shelf", 0)))  # type: ignore[call-overload]
-        self.prefixes = Prefixes(memory, self.public, shelf=self.shelf if self.shelf.limit else None)
+        shelf = self.shelf if self.shelf.limit else None
+        self.prefixes = Prefixes(memory, self.public, more.pop("listener", None), shelf)  # type: ignore[arg-type]
         self.scheduler = Scheduler(self.kernel, self.prefixes, budget=budget, **more)  # type: ignore[arg-type]
         self.outputs: dict[Sequence, int] = {}
         self.ended: list[Sequence] = []

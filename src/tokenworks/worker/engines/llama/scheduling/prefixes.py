@@ -3,7 +3,7 @@
 What a chat template puts before every conversation is public and shared by all; anything after it belongs to one salt.
 Eviction takes leaves by cost (GreedyDual): what is used often and is dear to compute again stays. A path that a waiting
 sequence needs is pinned. With a shelf (disk.py), what is stored is also written there; what was written keeps its place
-in the tree when it is evicted, and comes back when it is used.
+in the tree when it is evicted, and comes back when it is used. A listener is told which blocks of tokens are where.
 """
 
 import heapq
@@ -13,11 +13,23 @@ from collections.abc import Sequence as Row
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from tokenworks.protocols.worker.blocks import BLOCK, names
+from tokenworks.protocols.worker.kv import Medium
+from tokenworks.worker.engines.llama.scheduling.names import Names
 from tokenworks.worker.engines.llama.scheduling.sequence import Key, Stored, common
 
 ATTENTION = 16384.0
 """Tokens before a position that double the cost of computing it."""
-Listener = Callable[[str, "Node"], None]
+
+
+class Listener(Protocol):
+    """Is told what is held; by name, see protocols/worker/blocks.py."""
+
+    def stored(self, medium: Medium, blocks: Row[int], parent: int | None = None) -> None: ...
+
+    def removed(self, medium: Medium, blocks: Row[int]) -> None: ...
+
+    def prompt(self, keys: Row[int], blocks: Row[int]) -> None: ...
 
 
 class Written(Protocol):
@@ -48,9 +60,23 @@ class Shelf(Protocol):
 
 class Node:
     """Tokens on the edge that leads here, and their keys and values. `depth`: tokens before them. `held`: how many
-    children have theirs in memory."""
+    children have theirs in memory. `blocks`: names of those that end here; the first node after what is public has that
+    part's, too."""
 
-    __slots__ = ("children", "depth", "held", "key", "parent", "pins", "rank", "stored", "tokens", "uses", "written")
+    __slots__ = (
+        "blocks",
+        "children",
+        "depth",
+        "held",
+        "key",
+        "parent",
+        "pins",
+        "rank",
+        "stored",
+        "tokens",
+        "uses",
+        "written",
+    )
 
     def __init__(self, key: Key, parent: "Node | None", depth: int, tokens: list[int], stored: Stored | None) -> None:
         self.key = key
@@ -60,6 +86,7 @@ class Node:
         self.stored = stored
         """None: only written."""
         self.written: Written | None = None
+        self.blocks: list[int] = []
         self.children: dict[int, Node] = {}
         self.held = 0
         self.pins = 0
@@ -77,15 +104,21 @@ class Match:
 
 class Prefixes:
     def __init__(
-        self, memory: int, public: Row[int] = (), listener: Listener | None = None, shelf: Shelf | None = None
+        self,
+        memory: int,
+        public: Row[int] = (),
+        listener: Listener | None = None,
+        shelf: Shelf | None = None,
+        names: Names | None = None,
     ) -> None:
-        """`memory`: bytes. `public`: tokens that begin every conversation. `listener` hears of each node that was
-        stored or removed."""
+        """`memory`: bytes. `public`: tokens that begin every conversation. `listener` hears what is stored and removed,
+        by the `names` of its blocks."""
         self.memory = memory
         self.used = 0
         self.nodes = 0
         self.public = list(public)
-        self._listener = listener
+        self.listener = listener
+        self._names = names or Names()
         self._shelf = shelf
         self._roots: dict[Key, Node] = {}
         self._clock = 0.0
@@ -139,7 +172,7 @@ class Prefixes:
                 if not self._make_room(stored.size, found):
                     break
                 child = Node(own, node, begin, tokens[begin:until], stored)
-                self._attach(child, found)
+                self._attach(child, found, tokens)
                 if self._shelf is not None:
                     child.written = self._shelf.write(child, tokens[:until])
         return found
@@ -157,7 +190,7 @@ class Prefixes:
             if begin < until:
                 child = Node(own, node, begin, tokens[begin:until], None)
                 child.written = written.part(begin - depth, until - depth)
-                self._attach(child, found)
+                self._attach(child, found, tokens)
                 adopted = True
         return adopted
 
@@ -201,7 +234,8 @@ class Prefixes:
             node = found.nodes[-1] = self._split(last, at - last.depth)
         return node
 
-    def _attach(self, child: Node, found: Match) -> None:
+    def _attach(self, child: Node, found: Match, tokens: list[int]) -> None:
+        """`tokens`: all from the beginning."""
         parent = child.parent
         assert parent is not None  # noqa: S101 -- only a root has none
         if parent.parent is None:
@@ -214,13 +248,28 @@ class Prefixes:
         found.nodes.append(child)
         found.length = child.depth + len(child.tokens)
         self._use(child)
-        self._tell("stored", child)
+        if self.listener is not None and _root_of(parent).key[0]:  # what is public is the first part of what follows
+            self._name(child, tokens)
+
+    def _name(self, node: Node, tokens: list[int]) -> None:
+        assert self.listener is not None and node.parent is not None  # noqa: S101 -- see _attach
+        end = (node.depth + len(node.tokens)) // BLOCK * BLOCK
+        above: Node | None = node.parent
+        while above is not None and not above.blocks:
+            above = above.parent
+        begin = 0 if above is None else node.depth // BLOCK * BLOCK
+        parent = self._names.root(node.key) if above is None else above.blocks[-1]
+        node.blocks = names(parent, tokens[begin:end])
+        if node.blocks:
+            self.listener.stored("ram" if node.stored is not None else "disk", node.blocks, parent)
 
     def _split(self, node: Node, at: int) -> Node:
         """Makes two of one; gives the upper one. `node` stays the lower one and keeps its children."""
         assert node.parent is not None  # noqa: S101 -- only a root has none
         upper = Node(node.key, node.parent, node.depth, node.tokens[:at], None)
         upper.uses, upper.rank = node.uses, node.rank
+        named = (node.depth + at) // BLOCK - (node.depth // BLOCK if node.parent.parent is not None else 0)
+        upper.blocks, node.blocks = node.blocks[:named], node.blocks[named:]
         self.nodes += 1
         node.parent.children[node.tokens[0]] = upper
         if (stored := node.stored) is not None:
@@ -269,6 +318,7 @@ class Prefixes:
                 continue
             self._clock = max(self._clock, rank)
             if node.written is not None and node.written.ready and not node.written.lost:
+                self._tell(node, now="disk")
                 self._drop(node)
             else:
                 self._remove(node)
@@ -286,10 +336,12 @@ class Prefixes:
             self.used += stored.size
             node.parent.held += 1
             self._offer(node)
+            self._tell(node, now="ram", before="disk")
         return stored
 
     def _drop(self, node: Node) -> None:
         """From memory; it keeps its place."""
+        self._tell(node, before="ram")
         assert node.parent is not None and node.stored is not None  # noqa: S101 -- only a root has neither
         self.used -= node.stored.size
         node.stored = None
@@ -300,7 +352,8 @@ class Prefixes:
         """With all that hangs on it: none of that is in memory."""
         parent = node.parent
         assert parent is not None  # noqa: S101 -- only a root has none
-        if node.stored is not None:
+        in_memory = node.stored is not None
+        if in_memory:
             self._drop(node)
         del parent.children[node.tokens[0]]
         left = [node]
@@ -311,7 +364,8 @@ class Prefixes:
                 self.used -= gone.stored.size
                 gone.stored = None
             self.nodes -= 1
-            self._tell("removed", gone)
+            if gone is not node or not in_memory:
+                self._tell(gone, before="disk")
             if gone.written is not None:
                 gone.written.let_go()
                 gone.written = None
@@ -323,9 +377,20 @@ class Prefixes:
         elif not node.children and node.key in self._roots:
             del self._roots[node.key]
 
-    def _tell(self, event: str, node: Node) -> None:
-        if self._listener is not None:
-            self._listener(event, node)
+    def _tell(self, node: Node, *, now: Medium | None = None, before: Medium | None = None) -> None:
+        """Where its blocks are, and where they were."""
+        if self.listener is None or not node.blocks:
+            return
+        if now is not None:
+            self.listener.stored(now, node.blocks)
+        if before is not None:
+            self.listener.removed(before, node.blocks)
+
+
+def _root_of(node: Node) -> Node:
+    while node.parent is not None:
+        node = node.parent
+    return node
 
 
 def _own(key: Key, public: int) -> Key:

@@ -14,6 +14,7 @@ from tokenworks.worker.engines.llama.scheduling.prefixes import Match, Prefixes
 from tokenworks.worker.engines.llama.scheduling.rate import Rate
 from tokenworks.worker.engines.llama.scheduling.sequence import (
     Kernel,
+    Named,
     Outcome,
     Priority,
     Sequence,
@@ -190,6 +191,8 @@ class Scheduler:
                 sequence.tokens += outcome.tokens
                 sequence.sampled += len(outcome.tokens)
                 sequence.drafts = []
+            if sequence.named is not None and not sequence.told and sequence.computed >= sequence.prompt:
+                self._show(sequence, sequence.named)
             if outcome.ended:
                 ended.append(sequence)
         tell()
@@ -310,6 +313,9 @@ class Scheduler:
     def _vacate(self, sequence: Sequence) -> None:
         self._kernel.clear(sequence.slot)
         self._slots.give(sequence.slot)
+        if sequence.told and sequence.named is not None and self.prefixes.listener is not None:
+            sequence.told = False
+            self.prefixes.listener.removed("slot", sequence.named.blocks)
         self.running.remove(sequence)
         self.tenants.of(sequence).running -= 1
         sequence.slot = -1
@@ -328,6 +334,14 @@ class Scheduler:
                 self.overdue.append(sequence)
 
     # -- the cache
+
+    def _show(self, sequence: Sequence, named: Named) -> None:
+        """Whoever begins like this prompt would find it here."""
+        listener = self.prefixes.listener
+        if listener is not None and self._kernel.cuts:
+            sequence.told = True
+            listener.prompt(named.keys, named.blocks)
+            listener.stored("slot", named.blocks)
 
     def _keep(self, sequence: Sequence) -> None:
         """What it computed may be the beginning of another one, such as the conversation's next turn."""

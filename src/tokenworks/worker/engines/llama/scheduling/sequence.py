@@ -62,6 +62,14 @@ class Kernel(Protocol):
     def clear(self, slot: int) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What a caller calls a prompt's beginnings, and the names of the blocks that it consists of."""
+
+    keys: Row[int]
+    blocks: Row[int]
+
+
 @dataclass(slots=True, eq=False)
 class Sequence:
     """`limit`: the most tokens it may ever hold. `expected`: output tokens, for estimates only."""
@@ -94,6 +102,9 @@ class Sequence:
     """A running sequence that is computing a prefix of this one ..."""
     shared: int = 0
     """... and how long that prefix is."""
+    named: Named | None = None
+    told: bool = False
+    """That its prompt is in the slot."""
     drafts: list[int] = field(default_factory=list)
     """Guesses of the next tokens, to be checked in one step."""
 
