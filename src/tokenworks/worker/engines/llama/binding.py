@@ -141,6 +141,7 @@ size_t llama_state_seq_get_data(struct llama_context * ctx, uint8_t * dst, size_
 size_t llama_state_seq_set_data(struct llama_context * ctx, const uint8_t * src, size_t size, llama_seq_id dest);
 
 int32_t llama_decode(struct llama_context * ctx, struct llama_batch batch);
+void llama_set_abort_callback(struct llama_context * ctx, void * callback, void * data);
 void llama_set_n_threads(struct llama_context * ctx, int32_t n_threads, int32_t n_threads_batch);
 float * llama_get_logits_ith(struct llama_context * ctx, int32_t i);
 float * llama_get_embeddings_seq(struct llama_context * ctx, llama_seq_id seq_id);
@@ -163,8 +164,10 @@ int32_t llama_token_to_piece(const struct llama_vocab * vocab, llama_token token
 
 void GOMP_parallel(void (*function)(void * data), void * data, unsigned threads, unsigned flags);
 void free(void * pointer);
+size_t strlen(const char * text);
 """
-"""The last two are not llama.cpp's, but what it is linked with: OpenMP, and something to call that does nothing."""
+"""The last three are not llama.cpp's, but what it is linked with: OpenMP, something to call that does nothing, and
+something that tells whether a byte is set."""
 
 MODEL_DEFAULTS = {
     "n_gpu_layers": -1,
@@ -206,6 +209,8 @@ CONTEXT_DEFAULTS = {
 """What b11549's default parameters say; fields at their places prove that the struct is laid out as declared."""
 
 LEVELS = {2: logging.DEBUG, 3: logging.WARNING, 4: logging.ERROR}
+STOPPED = ("removing memory module entries", "failed with error 1", "compute status: 1", "ret = 2")
+"""What llama.cpp logs as errors when a forward pass was stopped because we told it to."""
 log = logging.getLogger("llama.cpp")
 
 ffi = cffi.FFI()
@@ -260,7 +265,10 @@ def verify(lib: Any) -> None:
 
 
 def _log(level: int, text: Any, _: Any) -> None:
-    if level in LEVELS and (line := ffi.string(text).decode(errors="replace").strip()):
+    if level not in LEVELS:
+        return
+    line = ffi.string(text).decode(errors="replace").strip()
+    if line and not any(words in line for words in STOPPED):
         log.log(LEVELS[level], "%s", line)
 
 

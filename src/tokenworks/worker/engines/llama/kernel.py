@@ -17,12 +17,18 @@ from tokenworks.worker.engines.llama.model import Model
 from tokenworks.worker.engines.llama.scheduling.sequence import Work
 
 FLASH_ATTENTION = 1
+STOPPED = 2
+"""What `llama_decode` gives when it was told to stop."""
 Rows = npt.NDArray[np.float32]
 """Logits [positions, vocabulary]: views into llama.cpp's memory until the next forward pass; may be written to."""
 
 
 class KernelFailed(Exception):
     """llama.cpp could not compute; the context is of no use any more."""
+
+
+class GivenUp(Exception):
+    """The forward pass was stopped: it is as if it had not begun."""
 
 
 class Kernel:
@@ -51,6 +57,10 @@ class Kernel:
         self._adapter = ""
         self._arrays(batch)
         self.layout = self._find_layout()
+        # Asked between two operations of a forward pass. A C function, as one of Python would wait for its lock.
+        self._stop = ffi.new("char[2]")
+        if self.layout is not None and hasattr(lib, "strlen"):
+            lib.llama_set_abort_callback(self._context, ffi.addressof(lib, "strlen"), self._stop)
 
     def close(self) -> None:
         if self._context != ffi.NULL:
@@ -88,6 +98,10 @@ class Kernel:
         """Tokens in a slot."""
         return int(self._lib.llama_memory_seq_pos_max(self._memory, slot)) + 1
 
+    def stop(self, wanted: bool) -> None:
+        """Whether the forward pass that runs is to be given up; from any thread. Not every device can."""
+        self._stop[0] = b"\1" if wanted else b"\0"
+
     def passes(self, works: list[Work]) -> list[list[Work]]:
         """Works that can be computed together: an adapter holds for a whole forward pass."""
         if not any(work.sequence.key[1] for work in works):
@@ -96,7 +110,8 @@ class Kernel:
         return [list(group) for _, group in groupby(ordered, key=lambda work: work.sequence.key[1])]
 
     def compute(self, works: list[Work]) -> list[Rows | None]:
-        """A forward pass; for each work that samples, logits of its last token and of each draft."""
+        """A forward pass; for each work that samples, logits of its last token and of each draft. GivenUp when it was
+        stopped meanwhile."""
         self._use(works[0].sequence.key[1])
         at = 0
         tokens, positions, slots, wanted = self._tokens, self._positions, self._slots, self._wanted
@@ -120,6 +135,10 @@ class Kernel:
                 first.append(-1)
         self._batch.n_tokens = at
         code = self._lib.llama_decode(self._context, self._batch[0])
+        if code == STOPPED:
+            for work in works:
+                self.cut(work.sequence.slot, work.begin)
+            raise GivenUp
         if code != 0:
             raise KernelFailed(f"llama_decode failed with {code} for {at} tokens of {len(works)} sequences")
         return [

@@ -68,6 +68,7 @@ class Observed:
         self._seconds = Histogram(PREFIX + "step_seconds", "Duration of a step", buckets=SECONDS, registry=registry)
         family = Counter(PREFIX + "refused", "Requests that found the queue full", ["priority"], registry=registry)
         self._refused: dict[int, Counter] = {priority: family.labels(label) for priority, label in NAMES.items()}
+        self._given_up = Counter(PREFIX + "given_up_steps", "Stopped for a newcomer", registry=registry)
 
         gauge = self._gauge
         prefixes = scheduler.prefixes
@@ -104,6 +105,9 @@ class Observed:
             return
         for _ in range(count):
             self._between[priority].observe((now - last) / count)
+
+    def given_up(self) -> None:
+        self._given_up.inc()
 
     def refused(self, priority: int) -> None:
         self._refused[priority].inc()

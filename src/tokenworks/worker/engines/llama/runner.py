@@ -17,9 +17,10 @@ from tokenworks.protocols.worker import types as wire
 from tokenworks.worker.engines import machine
 from tokenworks.worker.engines.llama.answer import Answer
 from tokenworks.worker.engines.llama.choice import Choice
-from tokenworks.worker.engines.llama.kernel import Kernel, KernelFailed
+from tokenworks.worker.engines.llama.kernel import GivenUp, Kernel, KernelFailed
 from tokenworks.worker.engines.llama.observed import Observed
 from tokenworks.worker.engines.llama.pace import Pace
+from tokenworks.worker.engines.llama.scheduling.interrupting import Interrupting
 from tokenworks.worker.engines.llama.scheduling.scheduler import Refused, Scheduler
 from tokenworks.worker.engines.llama.scheduling.sequence import Outcome, Sequence, Work
 from tokenworks.worker.engines.llama.spinning import Spinning
@@ -46,6 +47,7 @@ class Runner:
         self.observed = Observed(scheduler, kernel.slots * kernel.capacity)
         self._last: dict[Sequence, float] = {}
         self._errands: set[asyncio.Future[Any]] = set()
+        self._interrupting = Interrupting(scheduler, kernel.stop)
         self.steps = 0
         self.generated = 0
 
@@ -88,6 +90,7 @@ class Runner:
 
     def submit(self, answer: Answer) -> None:
         self.call(lambda: self._submit(answer))
+        self._interrupting.came(answer.choices[0].sequence, time.monotonic())
 
     def cancel(self, answer: Answer) -> None:
         self.call(lambda: self._cancel(answer))
@@ -150,21 +153,33 @@ class Runner:
         scheduler = self.scheduler
         scheduler.budget = self._pace.budget
         works = scheduler.plan(begun)
-        outcomes: list[Outcome] = []
-        if works:
-            for group in self.kernel.passes(works):
-                outcomes += self._compute(group)
+        outcomes, given_up = self._forward(works, begun)
         seconds = time.monotonic() - begun
+        self._interrupting.end(seconds, given_up)
         scheduler.commit(outcomes, seconds, lambda: self._hand_out(outcomes, begun + seconds))
         running = len(scheduler.running)
         for outcome in outcomes:
             if outcome.tokens and not outcome.ended:
                 outcome.work.sequence.drafts = self._owners[outcome.work.sequence][1].guess(running)
         self.steps += 1
-        tokens = sum(work.end - work.begin for work in works)
-        self._pace.add(tokens, seconds)
-        self.observed.step(len(works), tokens, seconds)
+        tokens = sum(outcome.work.end - outcome.work.begin for outcome in outcomes)
+        if given_up:
+            self.observed.given_up()
+        else:
+            self._pace.add(tokens, seconds)
+        self.observed.step(len(outcomes), tokens, seconds)
         return seconds
+
+    def _forward(self, works: list[Work], begun: float) -> tuple[list[Outcome], bool]:
+        """What came of it until it was given up, and whether it was."""
+        outcomes: list[Outcome] = []
+        self._interrupting.begin(works, begun)
+        try:
+            for group in self.kernel.passes(works) if works else ():
+                outcomes += self._compute(group)
+        except GivenUp:
+            return outcomes, True
+        return outcomes, False
 
     def _compute(self, works: list[Work]) -> list[Outcome]:
         outcomes = []

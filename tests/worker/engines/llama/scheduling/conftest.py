@@ -169,6 +169,9 @@ class Simulation:
         """In a row, in which nobody sat out."""
         self.sat_out = 0
         """Steps in which somebody did."""
+        self.given_up = 0.0
+        """Share of the steps that come to nothing."""
+        self.rng = random.Random(slots)
         self._next = 1000
 
     def submit(self, tokens: list[int], output: int, **more: object) -> Sequence:
@@ -186,10 +189,11 @@ class Simulation:
             assert all(work.end == len(work.sequence.tokens) for work in works)
             if self.scheduler.waiting and self.scheduler._slots.free:
                 assert all(sequence.leader for sequence in self.scheduler.tenants.waiting_sequences())
-        self.check_who_sits_out({work.sequence for work in works}, total)
+        given_up = self.rng.random() < self.given_up
+        self.check_who_sits_out({work.sequence for work in works}, total, given_up)
         outcomes = []
         public = len(self.public)
-        for work in works:
+        for work in works if not given_up else ():
             self.kernel.compute(work, public)
             if work.samples:
                 self._next += 1
@@ -209,18 +213,20 @@ class Simulation:
         self.scheduler.overdue.clear()
         return works
 
-    def check_who_sits_out(self, part: set[Sequence], total: int) -> None:
+    def check_who_sits_out(self, part: set[Sequence], total: int, given_up: bool) -> None:
         """Whoever generates is in each step, and everybody where there is room, but for one step in `SITS_OUT`: in
         that one the prompt of a tenant with fewer sequences is computed, and it is worth the step."""
         running = self.scheduler.running
         assert part or not running
         full = total == self.scheduler.budget
         out = [one for one in running if one not in part and not (full and len(one.tokens) == one.prompt)]
-        self.full_steps += 1
+        if not given_up:
+            self.full_steps += 1
         if any(len(one.tokens) > one.prompt and one.pending == 1 for one in out) or (out and not full):
-            assert self.full_steps >= SITS_OUT
-            self.full_steps = 0
-            self.sat_out += 1
+            assert self.full_steps >= SITS_OUT - given_up
+            if not given_up:
+                self.full_steps = 0
+                self.sat_out += 1
             new = [self.scheduler.tenants.of(one).running for one in part if len(one.tokens) == one.prompt]
             assert all(self.scheduler.tenants.of(one).running > min(new) for one in out)
 

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokenworks.worker.engines.llama.scheduling.scheduler import CHUNK, SITS_OUT, UNFAIR, Refused
-from tokenworks.worker.engines.llama.scheduling.sequence import Outcome, Priority, State
+from tokenworks.worker.engines.llama.scheduling.sequence import Outcome, Priority, Sequence, State
 from tokenworks.worker.engines.llama.scheduling.slots import Slots
+from tokenworks.worker.engines.llama.scheduling.tenants import AGING
 
 STEPS = 1_000_000
 PUBLIC = [9, 9, 8, 8]
@@ -27,10 +28,11 @@ def prompt(rng: random.Random, groups: int = 3) -> list[int]:
 @pytest.mark.parametrize("shelf", [0, 1500])
 def test_a_million_steps_keep_every_promise(simulation: Any, shelf: int) -> None:
     """Tenants come and go, cancel and overflow. In every step the simulation checks that cells are those of the tokens
-    and of the right tenant, that the budget and the cache's memory hold, and that no capacity is left idle. Half of the
-    steps with files beside the memory, of which some are lost."""
+    and of the right tenant, that the budget and the cache's memory hold, that no capacity is left idle, and who sits
+    out when. Some steps are given up. Half of the steps with files beside the memory, of which some are lost."""
     rng = random.Random(7)
     sim = simulation(slots=3, capacity=256, budget=24, memory=500, public=PUBLIC, queue=24, shelf=shelf)
+    sim.given_up = 0.03
     scheduler = sim.scheduler
     live: list[Any] = []
     for step in range(STEPS // 2):
@@ -186,6 +188,20 @@ def test_a_higher_class_takes_a_slot_and_the_other_resumes_where_it_was(simulati
     sim.assert_empty()
 
 
+def test_long_answers_do_not_hold_their_slots_against_another_tenant(simulation: Any) -> None:
+    """However long ago they came."""
+    sim = simulation(slots=3, capacity=2048, budget=16, memory=4000)
+    for n in range(3):
+        sim.submit([n], 2000, tenant="a", key=("a", ""))
+    sim.speed = 10.0
+    while sim.now < 2 * AGING[Priority.STANDARD]:
+        sim.step()
+    assert len(sim.scheduler.running) == 3
+    newcomer = sim.submit([7, 8, 9], 5, tenant="b", key=("b", ""))
+    sim.step()
+    assert newcomer.state is State.RUNNING
+
+
 def test_a_prefix_is_computed_once_for_callers_who_arrive_together(simulation: Any) -> None:
     sim = simulation(slots=8, capacity=512, budget=64, memory=4000)
     system = list(range(1000, 1200))
@@ -277,6 +293,34 @@ def test_newcomers_without_end_cost_a_crowd_a_step_in_four(simulation: Any) -> N
         alone += crowd[0] not in part
     assert len(crowd[0].tokens) == 251
     assert steps / SITS_OUT / 2 < alone <= steps / SITS_OUT + 1
+
+
+def test_a_step_gives_way_to_whom_a_crowd_sits_out_for(simulation: Any) -> None:
+    """A step that is given up is as if it had not been planned; the newcomer's follows, and then a full one."""
+    sim = simulation(slots=8, capacity=256, budget=32, memory=2000)
+    crowd = [sim.submit([n], 200, tenant="a", key=("a", "")) for n in range(7)]
+    chat = sim.submit([50], 200, tenant="c", key=("c", ""))
+    for _ in range(10):
+        sim.step()
+    scheduler, now = sim.scheduler, sim.now
+    lengths = [len(sequence.tokens) for sequence in scheduler.running]
+    assert len(scheduler.plan(now)) == 8
+
+    def way(tenant: str, priority: Priority = Priority.STANDARD) -> bool:
+        return scheduler.gives_way(Sequence([1] * 20, 40, tenant, (tenant, ""), priority), now)
+
+    assert way("b") and way("c") and not way("a") and not way("b", Priority.BATCH)
+    scheduler.tenants.find("c").served += 2000
+    assert not way("c")
+    scheduler.commit([], 0.1)
+    assert [len(sequence.tokens) for sequence in scheduler.running] == lengths
+    newcomer = sim.submit([99] * 20, 8, tenant="b", key=("b", ""))
+    assert not way("b")  # it is about to be served
+    assert {work.sequence for work in sim.step()} == {newcomer, chat}
+    for _ in range(SITS_OUT - 1):
+        assert not way("d")
+        assert len({work.sequence for work in sim.step()} & {*crowd}) == 6
+    assert way("d")
 
 
 @pytest.mark.parametrize(

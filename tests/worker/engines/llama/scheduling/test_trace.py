@@ -55,14 +55,14 @@ class Replay:
                 works = self.scheduler.plan(line.now)
                 self.scheduler.overdue.clear()
                 assert [self._told(work) for work in works] == line.works
-                for work in works:
-                    self.kernel.compute(work, self.public)
                 self.works = {self.ids[work.sequence]: work for work in works}
             case Committed():
                 outcomes = [
                     Outcome(self.works[number], list(tokens), accepted, ended)
                     for number, tokens, accepted, ended in line.outcomes
                 ]
+                for outcome in outcomes:
+                    self.kernel.compute(outcome.work, self.public)
                 for outcome in outcomes:  # drafts that came true are in the slot, too
                     held = self.kernel.held[outcome.work.sequence.slot]
                     held.tokens += outcome.work.drafts[: outcome.accepted]

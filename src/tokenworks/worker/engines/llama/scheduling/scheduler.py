@@ -101,6 +101,7 @@ class Scheduler:
         self._submitted = 0
         self._full_steps = SITS_OUT
         """In a row, in which nobody sat out."""
+        self._full = True
 
     @property
     def waiting(self) -> int:
@@ -171,10 +172,27 @@ class Scheduler:
                 left -= len(work.drafts)
         return works
 
+    def gives_way(self, new: Sequence, now: float) -> bool:
+        """Whether the step that is planned keeps `new`, which just came, waiting for a crowd that would sit out its
+        first step. Only reads."""
+        tenant = self.tenants.find(new.tenant)
+        if self._full_steps < SITS_OUT - 1 or new.state is not State.WAITING or (tenant and tenant.waiting):
+            return False
+        running, served = (tenant.running, tenant.served) if tenant else (0, 0.0)
+        return any(
+            # one for itself, and one that the crowd may have to give up
+            self.tenants.of(other).running > running + 2
+            and self.tenants.of(other).served + QUANTUM >= served
+            and effective(other, now) >= new.priority
+            for other in self.running
+        )
+
     def commit(self, outcomes: list[Outcome], seconds: float, tell: Callable[[], None] = lambda: None) -> None:
-        """What `plan` asked for was done in so many seconds. `tell` is called before anything is kept of those who end:
-        copying it can take longer than a token, and the answer is there."""
+        """What `plan` asked for was done in so many seconds; what has no outcome was given up. `tell` is called before
+        anything is kept of those who end: copying it can take longer than a token, and the answer is there."""
         total = 0
+        if outcomes:
+            self._full_steps = self._full_steps + 1 if self._full else 0
         ended: list[Sequence] = []
         _share(outcomes, round(seconds * 1e9))
         for outcome in outcomes:
@@ -253,6 +271,7 @@ class Scheduler:
         self._release(sequence)
         sequence.computed = usable
         sequence.sampled = 0
+        sequence.standing = effective(sequence, now)
         sequence.state = State.RUNNING
         if sequence.started < 0:
             sequence.started = now
@@ -364,13 +383,12 @@ class Scheduler:
     def _taking_part(self, now: float) -> list[Sequence]:
         """Who is in the next step: everybody, but for those who sit out. A tenant with fewer sequences than another one
         would wait for its first token as long as the other's many take, and bring little into the step itself."""
-        self._full_steps += 1
-        if self._full_steps < SITS_OUT:
+        self._full = True
+        if self._full_steps < SITS_OUT - 1:
             return self.running
         new = [s for s in self.running if s.computed == s.cached and not s.preemptions and s.pending <= self.budget]
         part = [s for s in self.running if not any(self._outranks(one, s, now) for one in new)] if new else self.running
-        if len(part) < len(self.running):
-            self._full_steps = 0
+        self._full = len(part) == len(self.running)
         return part
 
     def _outranks(self, new: Sequence, other: Sequence, now: float) -> bool:

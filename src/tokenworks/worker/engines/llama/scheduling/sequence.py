@@ -93,6 +93,8 @@ class Sequence:
     arrived: float = 0.0
     started: float = -1.0
     """When it first got a slot; -1 before."""
+    standing: int = Priority.STANDARD
+    """Its class when it last got a slot, improved by waiting."""
     preemptions: int = 0
     busy_ns: int = 0
     """Its shares of the steps that computed something for it."""

@@ -9,7 +9,7 @@ saves up no credit.
 import math
 from collections.abc import Iterator
 
-from tokenworks.worker.engines.llama.scheduling.sequence import Priority, Sequence
+from tokenworks.worker.engines.llama.scheduling.sequence import Priority, Sequence, State
 
 QUANTUM = 512
 """Tokens by which a tenant with a cached prefix may go ahead of the least served one."""
@@ -114,7 +114,9 @@ class Tenants:
 
 
 def effective(sequence: Sequence, now: float) -> int:
-    """Its class, improved by waiting."""
+    """Its class, improved by waiting. Running improves nothing: long answers would hold their slots against all."""
+    if sequence.state is State.RUNNING:
+        return sequence.standing
     waited = now - sequence.arrived
     if waited < AGING[sequence.priority]:
         return sequence.priority
