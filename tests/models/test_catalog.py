@@ -39,7 +39,37 @@ def test_the_default_is_pinned() -> None:
 
 def test_the_catalog_has_every_kind_of_model() -> None:
     capabilities = {capability for entry in SHIPPED.values() for capability in entry.capabilities}
-    assert capabilities >= {"tools", "json_schema", "reasoning", "embeddings", "rerank"}
+    assert capabilities >= {"tools", "json_schema", "reasoning", "embeddings", "rerank", "vision"}
+
+
+def test_each_kind_starts_with_the_engine_that_does_it() -> None:
+    """Our engine writes, embeds and ranks; whoever sees needs its projector and llama.cpp's server."""
+    for entry in SHIPPED.values():
+        sees = "vision" in entry.capabilities
+        assert entry.engine == ("llama_server" if sees else "llama")
+        assert (entry.projector is not None) == sees
+        assert len(entry.files) == 1 + sees
+
+
+def test_the_page_tells_the_engine_and_the_licence_of_each() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| `") and ("| `llama" in line)]
+    for entry in SHIPPED.values():
+        family, _, size = entry.name.rpartition("-")
+        (row,) = [line for line in rows if f"`{entry.name}`" in line or (family in line and f"`-{size}`" in line)]
+        assert f"`{entry.engine}`" in row
+        assert entry.licence.removeprefix("LicenseRef-").replace("-Community", " Community").replace("-3", " 3") in row
+
+
+def test_a_projector_is_a_file_of_its_own(tmp_path: Path) -> None:
+    text = '[models.m]\nsource = "file:/a"\nprojector = "file:/b"\nprojector_sha256 = "%s"\n' % ("0" * 64)
+    entry = load_catalog([extend(tmp_path, text)])["m"]
+    assert [(file.name, file.source, file.sha256) for file in entry.files] == [
+        ("m", "file:/a", None),
+        ("m", "file:/b", "0" * 64),
+    ]
+    with pytest.raises(InvalidCatalog, match="nonsense"):
+        load_catalog([extend(tmp_path, '[models.m]\nsource = "file:/a"\nprojector = "nonsense"\n')])
 
 
 def test_an_unknown_name_has_near_matches() -> None:

@@ -26,13 +26,17 @@ def list_models(cache_dir: CacheDir = DEFAULT_CACHE_DIR, json: AsJson = False) -
     try:
         catalog = load_catalog()
         held = {item.source: item for item in cached(cache_dir)}
-        sources = {entry.source for entry in catalog.values()}
+        sources = {file.source for entry in catalog.values() for file in entry.files}
         made = {source.removeprefix(PREFIX): held.pop(source) for source in list(held) if source.startswith(PREFIX)}
     except WeightsError as error:
         raise output.CommandFailed(str(error)) from error
     entries = [*catalog.values()]
     entries += [Entry(name=item.names[0], source=source) for source, item in held.items() if source not in sources]
-    rows = [_facts(entry, held.get(entry.source), made.get(entry.source)) for entry in entries]
+    whole = {entry.name for entry in entries if all(file.source in held for file in entry.files)}
+    rows = [
+        _facts(entry, held.get(entry.source) if entry.name in whole else None, made.get(entry.source))
+        for entry in entries
+    ]
     if json:
         output.print_json(rows)
     else:
@@ -55,7 +59,7 @@ def pull(
     try:
         entry = load_catalog().resolve(name)
         with progress_bar(entry.name) as progress:
-            path = fetch(entry, cache_dir, progress)
+            path, *_ = [fetch(file, cache_dir, progress) for file in entry.files]
     except WeightsError as error:
         raise output.CommandFailed(str(error)) from error
     if json:

@@ -27,13 +27,14 @@ class Refusal(Text):
 
 @dataclass(slots=True)
 class Image:
-    """Exactly one of `url` and `data` (base64, with its `media_type`) is set."""
+    """Exactly one of `url` and `data` (base64, with its `media_type`) is set. `where` names it in the caller's body."""
 
     url: str | None = None
     data: str | None = None
     media_type: str | None = None
     detail: str | None = None
     cache_ttl: str | None = None
+    where: str = field(default="messages", compare=False, repr=False)
 
 
 @dataclass(slots=True)

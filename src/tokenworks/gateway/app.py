@@ -100,7 +100,7 @@ class Gateway:
         control = Address.parse(settings.control)
         self._client = Client(control, token=internal_token(cluster_key))
         self._journal = journal
-        self._upstreams = Upstreams(cluster_key)
+        self._upstreams = Upstreams(cluster_key, [host for host in settings.image_hosts.split(",") if host])
         held = Held()
         self._listeners = KVListeners(self._upstreams, held)
         self._snapshot = Subscriber(self._client, settings.data_dir / "snapshot.bin", on_change=self._listeners.changed)

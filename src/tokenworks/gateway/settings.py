@@ -33,6 +33,7 @@ class Settings:
     batch_concurrency: int = 8
     region: str = ""
     jurisdiction: str = ""
+    image_hosts: str = ""
 
 
 _HELP = {
@@ -59,6 +60,7 @@ _HELP = {
     "batch_concurrency": "lines of batches run only while fewer requests than this are in flight; 0: none",
     "region": "where this gateway, its journal and its log are; default: where the installation is",
     "jurisdiction": "whose law can reach them: a country's code, or EU",
+    "image_hosts": "hosts, separated by commas, whose images are fetched although they are not on the public internet",
     "drain_seconds": "time running requests have to finish at shutdown",
 }
 

@@ -41,9 +41,21 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """None: the one that the worker takes for weights by default."""
     options: dict[str, Any] = {}
     """The engine's own options, e.g. `chat_template`."""
+    projector: str | None = None
+    """The source of what turns images into tokens of these weights, for engines that read images."""
+    projector_sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")] | None = None
 
     def __post_init__(self) -> None:
         parse(self.source)
+        if self.projector is not None:
+            parse(self.projector)
+
+    @property
+    def files(self) -> tuple["Entry", ...]:
+        """Itself, and the projector as an entry of its own: what there is to fetch."""
+        if self.projector is None:
+            return (self,)
+        return self, Entry(name=self.name, source=self.projector, sha256=self.projector_sha256, gated=self.gated)
 
 
 class Catalog(Mapping[str, Entry]):

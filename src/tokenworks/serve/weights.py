@@ -13,4 +13,5 @@ def download(models: Iterable[ModelConfig], catalog: Catalog, cache_dir: Path) -
     for model in models:
         if model.weights:
             with progress_bar(f"weights of {model.name}") as progress:
-                fetch(catalog.resolve(model.weights, name=model.name), cache_dir, progress)
+                for file in catalog.resolve(model.weights, name=model.name).files:
+                    fetch(file, cache_dir, progress)

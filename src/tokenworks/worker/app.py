@@ -157,7 +157,10 @@ class Worker:
     async def _weights(self) -> Path | None:
         if self._entry is None:
             return None
-        return await fetched(self._entry, self._settings.cache_dir, self._status.explain)
+        weights, *more = self._entry.files
+        if more and self._engine.sees:
+            self._engine.projector = await fetched(more[0], self._settings.cache_dir, self._status.explain)
+        return await fetched(weights, self._settings.cache_dir, self._status.explain)
 
 
 async def _cancelled(tasks: Sequence["asyncio.Task[None]"]) -> None:

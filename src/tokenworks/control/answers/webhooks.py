@@ -9,13 +9,13 @@ from contextlib import asynccontextmanager
 import aiohttp
 from sqlalchemy.exc import SQLAlchemyError
 
-from tokenworks.control.answers.addresses import check_url, connector
 from tokenworks.control.storage import deliveries, endpoints
 from tokenworks.control.storage.database import Database, describe
 from tokenworks.control.storage.deliveries import Delivery
 from tokenworks.control.storage.endpoints import Endpoint
 from tokenworks.core.clock import Clock
 from tokenworks.core.errors import InvalidRequest
+from tokenworks.outside import check_url, connector
 from tokenworks.protocols.webhooks import sign
 from tokenworks.snapshot.sealing import webhook_secret
 

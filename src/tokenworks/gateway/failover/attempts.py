@@ -23,6 +23,7 @@ from tokenworks.gateway.guardrails.base import line
 from tokenworks.gateway.metering.attempt import Attempt, Meter
 from tokenworks.gateway.upstreams.counting import count_tokens
 from tokenworks.gateway.upstreams.http import Upstreams
+from tokenworks.gateway.upstreams.images import blame
 from tokenworks.gateway.upstreams.parameters import without_effect
 from tokenworks.gateway.upstreams.prepare import Prepared, prepare
 from tokenworks.gateway.upstreams.watchdog import Watchdog
@@ -98,13 +99,16 @@ class _Run:
         return winner
 
     async def _enter(self, target: Target) -> None:
-        """UpstreamUnavailable when what may be bought from its provider is used up."""
+        """UpstreamUnavailable when what may be bought from its provider is used up; InvalidRequest for an image that
+        cannot be shown to an engine of ours."""
         try:
             await self._route.hold.enter(self._route.upstreams[target.upstream].provider)
         except UpstreamUnavailable as error:
             error.fault = Fault.UNSUITABLE  # by our own doing: it says nothing about its health
             self._turns.failed(target, error)
             raise
+        if self._route.upstreams[target.upstream].local:
+            await self._parts.upstreams.images.bring(self._route.asked.request)
 
     async def _hedge(self) -> Try | None:
         """Another attempt while one is under way; None when there is nobody for it, or no budget."""
@@ -216,6 +220,8 @@ class _Run:
         try:
             await one.begin(self._parts.upstreams.call(upstream, one.prepared, one.target.limits, own))
         except TokenworksError as error:
+            if upstream.local:
+                blame(error, self._route.asked.request)
             if self._story is not None:
                 self._refused(one, error)
             self._turns.failed(one.target, error)

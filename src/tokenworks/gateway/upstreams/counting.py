@@ -22,6 +22,8 @@ _RENDERED = msgspec.json.Decoder(worker.RenderResponse)
 
 async def count_tokens(upstreams: Upstreams, request: Request, upstream: UpstreamRecord, target: Target) -> int:
     """InvalidRequest when this upstream cannot tell."""
+    if upstream.local:
+        await upstreams.images.bring(request)
     outgoing, read = _question(request, upstream, target.model)
     try:
         with Watchdog(target.limits, upstream.provider, lambda: None, stream=False):

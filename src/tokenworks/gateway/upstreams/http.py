@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -20,6 +20,7 @@ from tokenworks.core.errors import (
 )
 from tokenworks.core.target import RouteLimits
 from tokenworks.gateway.upstreams import quirks
+from tokenworks.gateway.upstreams.images import Images
 from tokenworks.gateway.upstreams.keyring import REST_SECONDS as KEYS_FAULTS
 from tokenworks.gateway.upstreams.keyring import Keyring
 from tokenworks.gateway.upstreams.prepare import Outgoing
@@ -60,9 +61,11 @@ def _connector(address: Address) -> aiohttp.BaseConnector:
 
 
 class Upstreams:
-    """All connections of this gateway. `in_flight` counts running attempts by upstream id."""
+    """All connections of this gateway. `in_flight` counts running attempts by upstream id. `images` are got for those
+    that must not fetch any themselves; `image_hosts` may be on private networks."""
 
-    def __init__(self, cluster_key: bytes) -> None:
+    def __init__(self, cluster_key: bytes, image_hosts: Collection[str] = ()) -> None:
+        self.images = Images(image_hosts)
         self.in_flight: Counter[str] = Counter()
         self.keyring = Keyring(cluster_key)
         self._endpoints: dict[str, _Endpoint] = {}

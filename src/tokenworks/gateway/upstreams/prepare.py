@@ -7,12 +7,13 @@ The same protocol on both sides passes through. Anything else, and a request tha
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from tokenworks.core.errors import InvalidRequest
+from tokenworks.core.errors import InternalError, InvalidRequest
 from tokenworks.core.messages import ToolMode
 from tokenworks.core.request import Conversation, Embeddings, Prompts, Request, Rerank
 from tokenworks.gateway.upstreams import quirks
 from tokenworks.gateway.upstreams.echoed import Echoed
 from tokenworks.gateway.upstreams.forced_tools import ForcedTools
+from tokenworks.gateway.upstreams.images import images_of
 from tokenworks.protocols import codec
 from tokenworks.protocols.base import Addressed, Codec, Observation, ReadsHeaders, Relay, Renaming, Watching
 from tokenworks.protocols.translation import Translation
@@ -60,6 +61,8 @@ def prepare(
     Where `caller` is Watching, the answer goes through the neutral form, whoever answers.
     """
     odd = frozenset(upstream.quirks)
+    if upstream.local and any(image.url is not None for image in images_of(request)):
+        raise InternalError("An engine of ours must not be told the address of an image.")
     request = quirks.adapt(request, odd) if odd else request
     same = not anew and caller.name in upstream.protocols and not quirks.must_translate(request, odd)
     stream_whole = stream_whole and not request.stream and isinstance(request.task, Conversation | Prompts)

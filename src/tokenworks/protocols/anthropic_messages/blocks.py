@@ -69,11 +69,12 @@ def _read_image(raw: msgspec.Raw, where: str) -> Image | Foreign:
             if not source.data or not source.media_type:
                 missing = f"{where}.source.{'media_type' if source.data else 'data'}"
                 raise InvalidRequest(f"Missing required parameter: '{missing}'.", param=missing)
-            return Image(data=source.data, media_type=source.media_type, cache_ttl=cache_ttl)
+            place = f"{where}.source.data"
+            return Image(data=source.data, media_type=source.media_type, cache_ttl=cache_ttl, where=place)
         case "url":
             if not source.url:
                 raise InvalidRequest(f"Missing required parameter: '{where}.source.url'.", param=f"{where}.source.url")
-            return Image(url=source.url, cache_ttl=cache_ttl)
+            return Image(url=source.url, cache_ttl=cache_ttl, where=f"{where}.source.url")
         case _:
             return Foreign(NAME, "image", bytes(raw), images=1)
 

@@ -288,14 +288,14 @@ def _part(raw: msgspec.Raw, where: str) -> Part:
         case wire.TextPart(text=text) | wire.RefusalPart(refusal=text):
             return Text(text)
         case wire.ImagePart(image_url=image):
-            return _image(image)
+            return _image(image, f"{where}.image_url.url")
 
 
-def _image(image: wire.ImageUrl) -> Image:
+def _image(image: wire.ImageUrl, where: str) -> Image:
     if image.url.startswith("data:"):
         media_type, _, data = image.url[5:].partition(";base64,")
-        return Image(data=data, media_type=media_type, detail=image.detail)
-    return Image(url=image.url, detail=image.detail)
+        return Image(data=data, media_type=media_type, detail=image.detail, where=where)
+    return Image(url=image.url, detail=image.detail, where=where)
 
 
 def rewrite_request(request: Request, model: str) -> bytes:

@@ -129,19 +129,23 @@ def _part(raw: msgspec.Raw, where: str) -> Part:
             return Refusal(decode(_REFUSAL, raw, where).refusal)
         case "input_image":
             image = decode(_IMAGE, raw, where)
-            return Foreign(NAME, "input_image", bytes(raw), images=1) if image.image_url is None else _image(image)
+            return (
+                Foreign(NAME, "input_image", bytes(raw), images=1)
+                if image.image_url is None
+                else _image(image, f"{where}.image_url")
+            )
         case None:
             raise InvalidRequest(f"Missing required parameter: '{where}.type'.", param=f"{where}.type")
         case kind:
             return Foreign(NAME, kind, bytes(raw))
 
 
-def _image(image: wire.ImagePart) -> Image:
+def _image(image: wire.ImagePart, where: str) -> Image:
     url = image.image_url or ""
     if url.startswith("data:"):
         media_type, _, data = url[5:].partition(";base64,")
-        return Image(data=data, media_type=media_type, detail=image.detail)
-    return Image(url=url, detail=image.detail)
+        return Image(data=data, media_type=media_type, detail=image.detail, where=where)
+    return Image(url=url, detail=image.detail, where=where)
 
 
 def _shown(parts: list[Part]) -> list[Text | Image | Foreign]:

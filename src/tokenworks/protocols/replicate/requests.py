@@ -104,8 +104,8 @@ def _task(given: wire.Input) -> Conversation | Prompts:
 def _image(url: str) -> Image:
     if url.startswith("data:"):
         media_type, _, data = url[5:].partition(";base64,")
-        return Image(data=data, media_type=media_type)
-    return Image(url=url)
+        return Image(data=data, media_type=media_type, where="input.image")
+    return Image(url=url, where="input.image")
 
 
 def encode_request(request: Request, model: str, *, stream: bool) -> bytes:

@@ -61,6 +61,10 @@ class Engine(ABC):
     """`start` and `stop` alternate; one object lives through many restarts."""
 
     needs_weights = True
+    sees = False
+    """Whether it reads images, with the projector that belongs to the weights."""
+    projector: Path | None = None
+    """Set before `start` on an engine that sees, where the catalog names one."""
 
     @abstractmethod
     def __init__(self, setup: Setup) -> None:

@@ -1,4 +1,6 @@
-"""What weights were made for: most write text; some make vectors of texts, or rank them."""
+"""What weights were made for, and what comes of it: most write text, some of them about images; some make vectors of
+texts, or rank them.
+"""
 
 from collections.abc import Sequence
 
@@ -7,6 +9,7 @@ from tokenworks.worker.engines.gguf import Metadata
 
 EMBEDDINGS, RERANK = "embeddings", "rerank"
 MEASURES = (EMBEDDINGS, RERANK)
+VISION = "vision"
 
 
 def measures(setup: Setup, metadata: Metadata) -> str | None:
@@ -20,6 +23,9 @@ def measures(setup: Setup, metadata: Metadata) -> str | None:
     return None
 
 
-def able(setup: Setup, measured: str | None, generates: Sequence[str]) -> tuple[str, ...]:
-    """Capabilities: those of the catalog, and what the engine gives to every model of this kind."""
-    return tuple(dict.fromkeys((*setup.capabilities, *((measured,) if measured else generates))))
+def able(setup: Setup, measured: str | None, generates: Sequence[str], *, sees: bool = False) -> tuple[str, ...]:
+    """Capabilities: those of the catalog but for images that it cannot see, and what the engine gives to every model of
+    this kind."""
+    known = [each for each in setup.capabilities if each != VISION]
+    given = (measured,) if measured else (*generates, *((VISION,) if sees else ()))
+    return tuple(dict.fromkeys((*known, *given)))

@@ -22,6 +22,8 @@ def parameters(plan: Plan) -> Any:
 
     params = xllamacpp.CommonParams()
     params.model.path = plan.weights
+    if plan.projector is not None:
+        params.mmproj.path = plan.projector
     params.model_alias = {plan.model}
     params.hostnames = [plan.host]
     params.port = plan.port

@@ -19,7 +19,7 @@ from tokenworks.worker.engines.llama_server.plan import (
     Plan,
     context_per_slot,
 )
-from tokenworks.worker.engines.purpose import MEASURES, measures
+from tokenworks.worker.engines.purpose import MEASURES, able, measures
 from tokenworks.worker.engines.server import ServerEngine
 from tokenworks.worker.engines.shipped import template_text
 from tokenworks.worker.sockets import host_and_port
@@ -48,6 +48,8 @@ _WAITING = re.compile(r"^llamacpp:requests_(?:processing|deferred) (\S+)", re.MU
 
 
 class LlamaServer(ServerEngine):
+    sees = True
+
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
         self.options = read_options(Options, setup.options)
@@ -66,7 +68,7 @@ class LlamaServer(ServerEngine):
             protocols=("openai_chat", "openai_completions"),
             base_url=f"unix:{address.socket}|/v1" if address.socket else f"{address.origin}/v1",
             quirks=QUIRKS,
-            capabilities=tuple(dict.fromkeys((*self.setup.capabilities, *GENERATES))),
+            capabilities=able(self.setup, None, GENERATES, sees=self.projector is not None),
             context_length=self._context,
             max_output=self.setup.max_output,
         )
@@ -93,6 +95,7 @@ class LlamaServer(ServerEngine):
         return Plan(
             model=self.setup.model,
             weights=str(self._weights),
+            projector=str(self.projector) if self.projector is not None else None,
             host=host,
             port=port,
             slots=options.slots,

@@ -54,6 +54,8 @@ class Plan(msgspec.Struct, frozen=True):
     verbosity: int
     chat_template: str | None
     parent: int
+    projector: str | None = None
+    """The file that turns images into tokens of these weights."""
     token: str = ""
 
 

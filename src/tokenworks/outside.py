@@ -1,4 +1,4 @@
-"""Where a webhook may go: a caller names the URL, so it must not reach what only this machine can reach.
+"""URLs that callers name, of webhooks and of images: they must not reach what only this machine can reach.
 
 The addresses of a host name are checked after they were resolved, and the connection goes to the checked address:
 a name that resolves to something else a moment later gains nothing.
@@ -23,25 +23,27 @@ class Forbidden(OSError):
     """The address is not one of the public internet."""
 
 
-def check_url(url: str, allowed: Collection[str]) -> None:
+def check_url(url: str, allowed: Collection[str], *, what: str = "The webhook", param: str = "webhook") -> None:
     """InvalidRequest for a URL that can never be called. A name is judged when it is resolved."""
+    if (why := _why_not(url, allowed)) is not None:
+        raise InvalidRequest(f"{what} cannot be called: {why}.", param=param)
+
+
+def _why_not(url: str, allowed: Collection[str]) -> str | None:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise _refused(f"it is no URL ({error})") from error
+        return f"it is no URL ({error})"
     if parts.scheme not in ("http", "https") or not host:
-        raise _refused("only http:// and https:// URLs with a host are called")
+        return "only http:// and https:// URLs with a host are called"
     if len(url) > LONGEST_URL or not url.isprintable() or " " in url:
-        raise _refused(f"it must be at most {LONGEST_URL} printable characters without spaces")
+        return f"it must be at most {LONGEST_URL} printable characters without spaces"
     if parts.username is not None or port == 0:
-        raise _refused("it must name a host and no user")
+        return "it must name a host and no user"
     if host not in allowed and _is_forbidden(host):
-        raise _refused(f"{host} is not an address of the public internet")
-
-
-def _refused(why: str) -> InvalidRequest:
-    return InvalidRequest(f"The webhook cannot be called: {why}.", param="webhook")
+        return f"{host} is not an address of the public internet"
+    return None
 
 
 def _is_forbidden(host: str) -> bool:

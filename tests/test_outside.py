@@ -1,4 +1,4 @@
-"""Where webhooks may go. Real name resolution of names that every machine knows; no packet leaves it."""
+"""Where webhooks and images may be. Real name resolution of names that every machine knows; no packet leaves it."""
 
 import asyncio
 import socket
@@ -8,8 +8,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from tokenworks.control.answers.addresses import Forbidden, PublicResolver, check_url, connector, is_public
 from tokenworks.core.errors import InvalidRequest
+from tokenworks.outside import Forbidden, PublicResolver, check_url, connector, is_public
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "1.1.1.1", "2606:4700::1111", "::ffff:8.8.8.8", "2002:808:808::1"])
