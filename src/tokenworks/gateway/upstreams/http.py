@@ -29,6 +29,7 @@ from tokenworks.gateway.upstreams.providers.base import Sent
 from tokenworks.gateway.upstreams.waits import retry_after
 from tokenworks.protocols.base import Codec, TwoCalls
 from tokenworks.snapshot.records import CredentialRecord, OwnKeysRecord, UpstreamRecord
+from tokenworks.snapshot.sealing import internal_token
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ class Upstreams:
         self.images = Images(image_hosts)
         self.in_flight: Counter[str] = Counter()
         self.keyring = Keyring(cluster_key)
+        self._token = internal_token(cluster_key)
         self._endpoints: dict[str, _Endpoint] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -145,6 +147,8 @@ class Upstreams:
     ) -> Sent:
         address = endpoint.address
         secret = None if key is None else self.keyring.secret(key, upstream, own)
+        if upstream.local and address.socket is None:  # a worker on TCP answers nobody else
+            secret = self._token
         told = {} if secret is None or upstream.auth else outgoing.codec.headers(secret)
         headers = {**_HEADERS, **told, **outgoing.headers}
         base, stream = address.origin if outgoing.rooted else address.url(""), bool(getattr(outgoing, "stream", False))
