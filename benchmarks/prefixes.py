@@ -35,7 +35,7 @@ def main() -> None:
     with redirect_stdout(io.StringIO()), ExitStack() as stack:  # gateways that end print their logs
         loop = Loop()
         stack.callback(loop.close)
-        (deaf, listens), _ = stack.enter_context(fleet(loop, DEAF, LISTENS))
+        (deaf, listens), _ = stack.enter_context(fleet(loop, DEAF, LISTENS, cache=16))
         rounds = [(rate(deaf, SYSTEMS, CONVERSATIONS), rate(listens, SYSTEMS, CONVERSATIONS)) for _ in range(ROUNDS)]
     without, with_ = (sum(column) / ROUNDS for column in zip(*rounds, strict=True))
     table.add_row("share of prompt tokens", f"{without:.2f}", f"{with_:.2f}", f"{with_ / without:.2f}x")

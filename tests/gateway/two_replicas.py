@@ -44,7 +44,7 @@ _numbers = itertools.count()
 
 
 @contextlib.contextmanager
-def fleet(loop: Loop, *programs: Sequence[str], cache: int = 16) -> Iterator[tuple[list[Gateway], dict[str, Replica]]]:
+def fleet(loop: Loop, *programs: Sequence[str], cache: int = 8) -> Iterator[tuple[list[Gateway], dict[str, Replica]]]:
     """A gateway for each of the `programs`, and the replicas a and b of the model "ours". `cache`: MiB of each; one
     holds 45 tokens of these weights."""
     weights = fetch(Entry(name="smollm2-135m", source=SOURCE), CACHE)

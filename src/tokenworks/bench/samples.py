@@ -43,6 +43,7 @@ _OPEN_MODELS = {
     "guided_grammar": 'root ::= "a"',
     "structured_outputs": {"regex": "a+"},
     "typical_p": 0.5,
+    "cache_salt": "s",
     "mirostat_lr": 0.5,
     "mirostat_target": 0.5,
 }

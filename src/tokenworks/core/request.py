@@ -114,7 +114,8 @@ class Request:
     `may_end` tells that the gateway may have to end the answer before the model does.
     `images` are those that its body holds beside the task. `keep` asks that the answer be stored, to be read again.
     `timed` asks for a `Timing` with the answer. `batch` tells that it is a line of a batch. `tenant` is the project of
-    the caller: engines of ours give tenants fair shares and keep what they computed for one from all others.
+    the caller: engines of ours give tenants fair shares and keep what they computed for one from all others; with a
+    `salt` also from those of the same tenant who have another one.
     `patience` are the seconds after its arrival for which the caller wants an answer; `time_left` those that are left
     to an attempt when it is made: engines of ours compute no longer. `prefixes` are what a gateway calls its beginnings
     by, where it listens to what replicas of ours hold.
@@ -145,6 +146,7 @@ class Request:
     batch: bool = False
     may_end: bool = False
     tenant: str = ""
+    salt: str | None = None
     patience: float | None = None
     time_left: float | None = None
     prefixes: Sequence[int] = ()

@@ -36,6 +36,7 @@ _MEMBERS: dict[str, Any] = {
     "service_tier": "flex",
     "user": "x",
     "metadata": {"x": "x"},
+    "salt": "x",
 }
 _TASKS: dict[type, Any] = {
     Conversation: Conversation([Message(Role.USER, [Text("x")])], [Tool("x")]),
@@ -46,6 +47,7 @@ _WIRE_NAMES = {
     "stop": ("stop_sequences",),
     "reasoning": ("reasoning_effort", "thinking", "output_config"),
     "user": ("metadata",),
+    "salt": ("prompt_cache_isolation_key", "cache_salt"),
     "parallel_tool_calls": ("disable_parallel_tool_use",),
     "encrypted_content": ("redacted_thinking",),
 }

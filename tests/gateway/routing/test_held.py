@@ -80,7 +80,14 @@ def test_names_are_of_the_project_the_model_and_what_was_said_by_whom() -> None:
     request.model = "another"
     body = {"model": "m", "messages": [{"role": "system", "content": TEXT}]}
     system = codec("openai_chat").decode_request(json.dumps(body).encode())
-    for other in (prompt_keys(asked(TEXT), "q"), prompt_keys(request, "p"), prompt_keys(system, "p")):
+    salted = asked(TEXT)
+    salted.salt = "another"
+    for other in (
+        prompt_keys(salted, "p"),
+        prompt_keys(asked(TEXT), "q"),
+        prompt_keys(request, "p"),
+        prompt_keys(system, "p"),
+    ):
         assert not set(names) & set(other)
     assert prompt_keys(asked("short"), "p") == []
 

@@ -4,10 +4,17 @@ import os
 import signal
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 from tests.gateway.conftest import Gateway, Loop, wait_for
 from tests.gateway.replicas import Replica
 from tests.gateway.two_replicas import LISTENS, OTHER_KEY, ask, fleet, held, story, talk
+from tests.worker.conftest import UnixConnection
+
+from tokenworks.protocols.worker.framing import Frames
+from tokenworks.protocols.worker.kv import AllBlocksCleared, KVEvent
+
+EVENTS: msgspec.msgpack.Decoder[KVEvent] = msgspec.msgpack.Decoder(KVEvent)
 
 ONLY_B = {"x-tokenworks-only": "b"}
 PUBLIC = 32
@@ -91,3 +98,18 @@ def test_an_engine_that_begins_anew_holds_nothing(
     wait_for(lambda: held(gateway, messages)["b"] is None, 30)  # nobody tells of it any more
     assert ask(gateway, messages).who == "a"
     wait_for(lambda: held(gateway, messages)["b"] == 0, 60)
+
+
+def test_whoever_listens_is_told_of_the_end(running: tuple[list[Gateway], dict[str, Replica]]) -> None:
+    """A worker that stops does not wait for those who would listen for ever, nor does it cut them."""
+    worker = running[1]["a"].worker
+    connection = UnixConnection(str(worker.home / "w-engine.sock"))
+    connection.request("POST", "/worker/v1/kv_events", "{}")
+    response, reader = connection.getresponse(), Frames(EVENTS)
+    first = reader.feed(response.read1())[0]
+    assert isinstance(first, AllBlocksCleared)
+    worker.process.send_signal(signal.SIGTERM)
+    reader.feed(response.read())  # IncompleteRead when it was cut
+    assert not reader.pending
+    connection.close()
+    assert worker.process.wait(60) == 0

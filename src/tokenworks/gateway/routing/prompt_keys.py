@@ -25,7 +25,7 @@ def prompt_keys(request: Request, project: str) -> list[int]:
     """One for each full block of text, each of which stands for all that comes before, too. Of another project they
     are others."""
     raw = memoryview(b"".join(_pieces(request.task)))
-    before, begin = blake2b(f"{project}\0{request.model}".encode(), digest_size=_NAME).digest(), 0
+    before, begin = blake2b(_bytes(f"{project}\0{request.salt}\0{request.model}"), digest_size=_NAME).digest(), 0
     found: list[int] = []
     while (end := begin + _size(len(found))) <= len(raw):
         block = blake2b(before, digest_size=_NAME)

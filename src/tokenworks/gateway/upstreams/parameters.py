@@ -33,6 +33,8 @@ def without_effect(request: Request, upstream: UpstreamRecord, prepared: Prepare
     if upstream.local:
         if request.service_tier is not None and request.service_tier not in _USUAL_TIERS:
             names.append("service_tier")
+        if request.salt is not None and prepared.codec is not WORKER:
+            names.append(wire_name("salt", request))
         if "no_min_tokens" in upstream.quirks and quirks.min_tokens_lost(request):
             names.append("min_tokens")
     return [name for name in dict.fromkeys(names) if name not in reached]

@@ -87,6 +87,7 @@ def decode_request(body: bytes) -> Request:
         service_tier=wired.service_tier,
         user=wired.user,
         metadata=wired.metadata or {},
+        salt=wired.prompt_cache_isolation_key or wired.cache_salt,
         ignored=named(members, members.keys() - HONOURED - OWN - (KEPT if wired.store else frozenset())),
         own=_own_parameters(wired, members, response_format, grammar),
         timed=bool(wired.perf_metrics_in_response),

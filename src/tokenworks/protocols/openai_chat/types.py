@@ -236,6 +236,9 @@ class ChatRequest(msgspec.Struct):
     service_tier: str | None = None
     modalities: list[str] | None = None
     perf_metrics_in_response: bool | None = None
+    prompt_cache_isolation_key: str | None = None
+    cache_salt: str | None = None
+    """The same, as vLLM calls it."""
     user: str | None = None
     metadata: dict[str, str] | None = None
     store: bool | None = None

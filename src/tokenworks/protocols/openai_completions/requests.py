@@ -66,6 +66,7 @@ def decode_request(body: bytes) -> Request:
         options={TOO_LONG: bytes(members[TOO_LONG])} if TOO_LONG in members else {},
         service_tier=wired.service_tier,
         user=wired.user,
+        salt=wired.prompt_cache_isolation_key or wired.cache_salt,
         ignored=named(members, members.keys() - HONOURED - OWN),
         own=named(members, members.keys() & OWN),
         images=_images(members.get("images")),

@@ -47,6 +47,9 @@ class CompletionRequest(msgspec.Struct):
     min_tokens: Annotated[int, Meta(ge=0)] | None = None
     service_tier: str | None = None
     perf_metrics_in_response: bool | None = None
+    prompt_cache_isolation_key: str | None = None
+    cache_salt: str | None = None
+    """The same, as vLLM calls it."""
 
 
 class Logprobs(msgspec.Struct):

@@ -51,6 +51,7 @@ def encode_request(request: Request, model: str, *, stream: bool) -> bytes:
             truncate=request.options.get(TOO_LONG) == b'"truncate"',
             rank=wire.Ranking(rank.query, tuple(rank.documents), rank.top_n) if rank else None,
             tenant=request.tenant,
+            salt=request.salt or "",
             priority="batch"
             if request.batch or request.shadow
             else _PRIORITIES.get(request.service_tier or "", "standard"),

@@ -109,6 +109,8 @@ class GenerateRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """To be answered by a `Ranked` for each document, in falling order of the score."""
     tenant: str = ""
     """Whose request it is: tenants get fair shares, and nothing that is computed for one is used for another."""
+    salt: str = ""
+    """Among requests of one tenant, too, nothing that is computed under one is used under another."""
     priority: str = "standard"
     """interactive | standard | batch."""
     resume: tuple[tuple[int, ...], ...] = ()

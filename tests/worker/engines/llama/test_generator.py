@@ -51,11 +51,12 @@ def test_cached_tokens_are_told_and_never_cross_tenants(bench: Any) -> None:
     one = usage(bench.ask(messages=CHAT, max_tokens=30, sampling=GREEDY, tenant="a"))
     two = usage(bench.ask(messages=CHAT, max_tokens=2, sampling=GREEDY, tenant="a"))
     other = usage(bench.ask(messages=CHAT, max_tokens=2, sampling=GREEDY, tenant="b"))
+    salted = usage(bench.ask(messages=CHAT, max_tokens=2, sampling=GREEDY, tenant="a", salt="of one of its users"))
     total = one.input + one.cached_input
     public = len(bench.scheduler.prefixes.public)
     assert 0 < public < total - 5
     assert (two.input, two.cached_input) == (1, total - 1)
-    assert (other.input, other.cached_input) == (total - public, public)
+    assert (other.input, other.cached_input) == (salted.input, salted.cached_input) == (total - public, public)
 
 
 def test_a_seed_repeats_itself_whatever_else_runs(bench: Any, ids_of: Any) -> None:

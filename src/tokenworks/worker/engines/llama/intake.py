@@ -208,7 +208,7 @@ class Intake:
             tokens=list(tokens),
             limit=len(prompt.tokens) + most,
             tenant=request.tenant,
-            key=(request.tenant, adapter),
+            key=(f"{request.tenant}\0{request.salt}" if request.salt else request.tenant, adapter),
             priority=PRIORITIES.get(request.priority, Priority.STANDARD),
             deadline=time.monotonic() + request.deadline if request.deadline is not None else math.inf,
             expected=min(most, EXPECTED),
