@@ -73,6 +73,21 @@ def test_the_maximum_ends_an_answer(client: Anthropic) -> None:
     assert (message.stop_reason, message.usage.output_tokens) == ("max_tokens", 3)
 
 
+@pytest.mark.parametrize("model", ["echo", MODEL])
+def test_a_maximum_that_no_window_holds_is_cut_to_the_room_that_is_left(
+    echo: Anthropic, client: Anthropic, model: str
+) -> None:
+    """Clients that do not know a model ask for 128,000."""
+    short: list[Any] = [{"role": "user", "content": "Say ok."}]
+    asked = echo if model == "echo" else client
+    message = asked.messages.create(model=model, max_tokens=128_000, messages=short, timeout=60)
+    assert message.usage.output_tokens >= 1
+    long: list[Any] = [{"role": "user", "content": "hello " * 9000}]
+    with pytest.raises(anthropic.BadRequestError) as refused:
+        asked.messages.create(model=model, max_tokens=128_000, messages=long, timeout=60)
+    assert "context" in str(refused.value)
+
+
 def test_an_engine_of_ours_counts_too(echo: Anthropic) -> None:
     asked: Any = {"model": "echo", "messages": [{"role": "user", "content": "one two three"}], "system": "Be terse."}
     usage = echo.messages.create(max_tokens=5, **asked).usage

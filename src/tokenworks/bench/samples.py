@@ -202,6 +202,7 @@ SURFACES = {
             "cache_control": {"type": "ephemeral"},
             "container": "c",
             "diagnostics": {"k": 1},
+            "thread": {"type": "create"},
             "inference_geo": "us",
             "speed": "fast",
             "user_profile_id": "x",

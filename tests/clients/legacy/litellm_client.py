@@ -47,6 +47,15 @@ for host in HOSTS:
     else:
         raise AssertionError(f"{host} found nothing")
 
+# It speaks the older version of messages, with the key in a header of its own and a maximum that no model of ours has.
+messages = {"model": "anthropic/echo", "api_base": url, "api_key": key, "messages": ASK, "num_retries": 0}
+whole = litellm.completion(**messages)
+assert whole.choices[0].message.content == "one two three", whole
+chunks = list(litellm.completion(**messages, stream=True))
+assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "one two three", chunks
+[call] = litellm.completion(**messages, tools=TOOLS, tool_choice="required").choices[0].message.tool_calls
+assert "city" in json.loads(call.function.arguments), call
+
 vectors = litellm.embedding(model="openai/echo", api_base=HOSTS["openai"], api_key=key, input=["a", "b"])
 assert len(vectors.data) == 2
 ranked = litellm.rerank(

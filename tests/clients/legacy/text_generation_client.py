@@ -1,9 +1,10 @@
 """`text-generation` 0.7, run by test_legacy.py in the old environment: URL KEY."""
 
+import asyncio
 import json
 import sys
 
-from text_generation import Client
+from text_generation import AsyncClient, Client
 from text_generation.errors import NotFoundError, ValidationError
 from text_generation.types import Grammar, GrammarType, Message
 
@@ -47,3 +48,15 @@ except NotFoundError:
     pass
 else:
     raise AssertionError("there is nothing there")
+
+
+async def asynchronously() -> None:
+    client = AsyncClient(url, headers={"authorization": f"Bearer {key}"}, timeout=60)
+    assert (await client.generate("one two", max_new_tokens=5)).generated_text == "one two"
+    texts = [each.token.text async for each in client.generate_stream("one two", max_new_tokens=5)]
+    assert "".join(texts) == "one two"
+    chunks = [chunk async for chunk in await client.chat(messages=ask, stream=True)]
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "one two three"
+
+
+asyncio.run(asynchronously())

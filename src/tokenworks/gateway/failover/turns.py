@@ -180,7 +180,7 @@ class Turns:
 
     def _given_up(self) -> TokenworksError:
         if self._lost is not None:
-            if self.errors[-1] is not self._lost:
+            if self.errors[-1].message != self._lost.message:
                 self._lost.message += f" Nobody else could go on with it: {self.errors[-1].message}"
             return self._lost
         if self._error is not None:

@@ -33,6 +33,8 @@ def encode_error(error: TokenworksError) -> bytes:
     status = error_status(error)
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
     details = {"code": error.code, "param": error.param}
+    if error.param == "thread":
+        details["error_code"] = error.code  # where the client's own helpers look
     body = {"type": kind, "message": error.message, "details": details}
     return _ENCODE({"type": "error", "error": body, "request_id": error.request_id or None})
 

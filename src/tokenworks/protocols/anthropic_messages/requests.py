@@ -28,6 +28,9 @@ _ENCODE = msgspec.json.Encoder().encode
 WITHOUT_EFFECT = frozenset({"metadata", "service_tier"})
 """Read, but they change nothing about the answer."""
 HONOURED = frozenset(wire.MessagesRequest.__struct_fields__) - WITHOUT_EFFECT
+UNTHREADED = "thread_unsupported_request"
+"""The client's own helpers go on without threads when they hear it. Were `thread` ignored, they would send the last
+message only, and lose the conversation."""
 OWN = frozenset({"container", "mcp_servers", "inference_geo"})
 """Without them the answer would be another one, or be given under other promises: refused where they cannot be kept."""
 _KEPT = frozenset({"thinking", "output_config"})
@@ -58,6 +61,12 @@ def decode_countable(body: bytes) -> Request:
     """A request that may leave `max_tokens` out, because its tokens are only counted."""
     wired = decode(_DECODER, body)
     members = members_of(body)
+    if present(members.get("thread", msgspec.Raw())):
+        raise InvalidRequest(
+            "Conversations are not kept here between requests: leave 'thread' out and send every message.",
+            param="thread",
+            code=UNTHREADED,
+        )
     task = _conversation(wired)
     return Request(
         model=wired.model,

@@ -18,6 +18,10 @@ _PRIORITIES = {"priority": "interactive", "flex": "batch"}
 _ENCODE = msgspec.json.Encoder().encode
 _ARGUMENTS = msgspec.json.Decoder(dict[str, Any])
 
+_BOUNDED = frozenset({"anthropic_messages"})
+"""Whose callers must name a maximum, and name one that no window holds when they know none: the answer is cut to the
+room that the prompt leaves."""
+
 
 def encode_request(request: Request, model: str, *, stream: bool) -> bytes:
     """An answer always streams: `stream` makes no difference."""
@@ -48,7 +52,7 @@ def encode_request(request: Request, model: str, *, stream: bool) -> bytes:
             parallel_tool_calls=chat is None or chat.parallel_tool_calls is not False,
             thinking=_thinking(request.reasoning),
             template_arguments=_template_arguments(request),
-            truncate=request.options.get(TOO_LONG) == b'"truncate"',
+            truncate=request.protocol in _BOUNDED or request.options.get(TOO_LONG) == b'"truncate"',
             rank=wire.Ranking(rank.query, tuple(rank.documents), rank.top_n) if rank else None,
             tenant=request.tenant,
             salt=request.salt or "",
