@@ -22,6 +22,10 @@ class StopFinder:
         self._held = held[len(held) - keep :]
         return held[: len(held) - keep], None
 
+    @property
+    def held(self) -> str:
+        return self._held
+
     def flush(self) -> str:
         held, self._held = self._held, ""
         return held

@@ -245,7 +245,8 @@ def bare(value: object, quote: str) -> str:
     return json.dumps(value)
 
 
-PLAIN = st.text(string.printable, max_size=8)
+PLAIN = st.text(string.printable, max_size=8).filter(lambda text: text not in ('<|"|>', "<escape>"))
+"""What stands around a text cannot be in one."""
 BARE_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | PLAIN,
     lambda inner: (

@@ -88,7 +88,9 @@ def encode_render(request: Request) -> bytes:
 
 
 def _tools(task: Conversation) -> tuple[wire.Tool, ...]:
-    return tuple(wire.Tool(tool.name, tool.description, tool.parameters) for tool in known_tools(task.tools))
+    return tuple(
+        wire.Tool(tool.name, tool.description, tool.parameters, bool(tool.strict)) for tool in known_tools(task.tools)
+    )
 
 
 def _prompts(task: Prompts) -> tuple[str | list[int], ...]:

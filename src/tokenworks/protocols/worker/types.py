@@ -38,9 +38,12 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Tool(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`strict`: the arguments of a call match `parameters`, also where the model is free to call or not."""
+
     name: str
     description: str | None = None
     parameters: dict[str, Any] = {}
+    strict: bool = False
 
 
 class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -73,6 +73,9 @@ class JSONCalls(Body):
         self._current = self._kept_value()
         if self._known is not None and self._current not in KEYS:
             return self.give_up()
+        # Known to be a call before its arguments begin, so that an engine can hold the model to them.
+        if self._current in ARGUMENTS and self._name is not None and not self._begin():
+            return self.give_up()
         self.step = self._value_begins
         return True
 
@@ -86,9 +89,7 @@ class JSONCalls(Body):
             return True
         self._scan, self._kept, self._then = Value(), "", self._value_ended
         streams = self._current in ARGUMENTS and self.text[0] not in '"n'
-        self.step = self._arguments if streams and self._name is not None else self._value
-        if self.step == self._arguments and not self._begin():
-            return self.give_up()
+        self.step = self._arguments if streams and self._begun else self._value
         return True
 
     def _value(self) -> bool:
@@ -120,12 +121,10 @@ class JSONCalls(Body):
         value = self._kept_value()
         if self._current in ARGUMENTS:
             text = value if isinstance(value, str) else "{}" if value is None else self._kept
-            if self._name is None:
-                self._early = text
-            elif self._begin():
+            if self._begun:
                 self.tell(text)
             else:
-                return self.give_up()
+                self._early = text
         elif self._current in ("name", "function") and isinstance(value, str):
             self._name = value
         elif self._current == "id" and isinstance(value, str):

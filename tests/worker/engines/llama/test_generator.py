@@ -163,6 +163,37 @@ def test_a_tool_is_called_when_it_must_be(bench: Any) -> None:
         assert finish(events).reason == "tool_calls"
 
 
+CODED = wire.Tool(
+    "get_weather",
+    parameters={
+        "type": "object",
+        "properties": {"zq": {"enum": ["f-1", "g-2"]}, "n": {"type": "integer", "maximum": 9, "minimum": 0}},
+        "required": ["zq", "n"],
+    },
+    strict=True,
+)
+OPENING = '<tool_call>\n{"name": "get_weather", "arguments":'
+
+
+@pytest.mark.parametrize("opening", [OPENING, OPENING + ' {"', 'First.\n[{"a": 1}]' + OPENING])
+def test_a_strict_call_that_nobody_demands_matches_its_schema(bench: Any, opening: str) -> None:
+    """It is begun for the model, which would not write such arguments of its own will; afterwards it is free again."""
+    resume = (tuple(bench.generator.intake.model.tokenize(opening, special=False)),)
+    for n, more in enumerate(({}, {"logprobs": 1}, {"sampling": wire.Sampling(stop=("g-2x", "f-1x"))})):
+        events = bench.ask(messages=CHAT, tools=(CODED,), max_tokens=120, resume=resume, tenant=f"s{n}", **more)
+        call = "".join(event.arguments for event in events if isinstance(event, wire.ToolCall) and event.call == 0)
+        written = json.loads('{"' * opening.endswith('{"') + call)
+        assert written["zq"] in ("f-1", "g-2") and written["n"] in range(10)
+        assert set(written) == {"zq", "n"}
+
+
+def test_a_schema_that_cannot_be_kept_is_refused_by_name(bench: Any) -> None:
+    odd = wire.Tool("f", parameters={"type": "object", "properties": {"x": {"type": "odd"}}}, strict=True)
+    with pytest.raises(InvalidRequest) as caught:
+        bench.ask(messages=CHAT, tools=(odd,), max_tokens=9)
+    assert caught.value.param == "tools"
+
+
 def test_echo_gives_the_prompt_first(bench: Any, text_of: Any) -> None:
     events = bench.ask(prompts=("Once upon", [5345, 2151]), max_tokens=2, echo=True, sampling=GREEDY)
     assert text_of(events, 0).startswith("Once upon")

@@ -12,19 +12,22 @@ from tokenworks.worker.engines.llama.lookup import FEW, Lookup
 from tokenworks.worker.engines.llama.sampling import Sampler, logprobs
 from tokenworks.worker.engines.llama.scheduling.sequence import Outcome, Work
 from tokenworks.worker.engines.llama.scheduling.sequence import Sequence as Tokens
+from tokenworks.worker.engines.llama.strict import Strict
 from tokenworks.worker.engines.llama.text import Detokenizer
 from tokenworks.worker.stops import StopFinder
 
 
 @dataclass(slots=True)
 class Parts:
-    """What a choice is made of. `reader`: where the model may reason or call tools. `constraint`: what it may say."""
+    """What a choice is made of. `reader`: where the model may reason or call tools. `constraint`: what it may say; with
+    `strict`, only while it writes the arguments of a call."""
 
     sampler: Sampler
     text: Detokenizer
     stops: StopFinder
     reader: Reader | None = None
     constraint: Constraint | None = None
+    strict: Strict | None = None
     logprobs: int | None = None
     lookup: Lookup | None = None
     stops_after: int = 0
@@ -61,13 +64,16 @@ class Choice:
 
     def resume(self, tokens: Sequence[int]) -> None:
         """These were said before, by another engine or in another life: nothing of them is told again."""
-        reader, constraint = self._parts.reader, self._parts.constraint
+        parts = self._parts
         for token in tokens:
-            if constraint is not None:
-                constraint.accept(token)
+            if parts.constraint is not None and parts.strict is None:
+                parts.constraint.accept(token)
+            elif parts.constraint is not None and not parts.constraint.accepts(token):
+                parts.constraint = None  # whoever said it was not held to it
+            self._release()
             said = self._read(token)
-            if reader is not None and said:
-                reader.feed(said)
+            if parts.reader is not None and said:
+                self._hold(parts.reader.feed(said))
         self.events.clear()
 
     def take(self, work: Work, rows: Rows) -> Outcome:
@@ -95,6 +101,7 @@ class Choice:
         if parts.lookup is not None:
             parts.lookup.judge(len(work.drafts), accepted)
         self.generated += len(new)
+        self._release()
         full = not self.finished and self.generated >= self._most
         done = parts.constraint is not None and not self.finished and parts.constraint.done
         self._tell(new, said, records)
@@ -109,6 +116,18 @@ class Choice:
             return []
         lookup.learn(tokens)
         return lookup.guess(tokens, self._most - self.generated - 1)
+
+    def _hold(self, deltas: Sequence[Delta]) -> None:
+        """Hold the model to the arguments of the call that it has just begun, if they are strict."""
+        parts = self._parts
+        if parts.strict is not None and deltas:
+            parts.constraint = parts.strict.begun(deltas, parts.stops.held) or parts.constraint
+
+    def _release(self) -> None:
+        """The arguments of a strict call are whole: what follows is free again."""
+        parts = self._parts
+        if parts.strict is not None and parts.constraint is not None and parts.constraint.done:
+            parts.constraint = None
 
     def _is_full(self, new: int) -> bool:
         return self.generated + new >= self._most
@@ -178,7 +197,9 @@ class Choice:
                 logprobs = tuple(records) if self._parts.logprobs is not None else None
                 self.events.append(wire.Tokens(tuple(new), said, self.index, logprobs))
         else:
-            self.events += self._events(new, reader.feed(said) if said else [], records)
+            deltas = reader.feed(said) if said else []
+            self._hold(deltas)
+            self.events += self._events(new, deltas, records)
         if self._held is not None:
             held, self._held = self._held, None
             self._finish(held.reason, held.stop_sequence)

@@ -80,6 +80,13 @@ class Grammars:
             raise InvalidRequest(f"The JSON schema cannot be used: {error}", param="response_format") from error
         return self._constraint(grammar, "The JSON schema cannot be used", "response_format")
 
+    def arguments(self, schema: dict[str, Any]) -> "Constraint":
+        """Of a function, from right after the colon on, where models like a space."""
+        text = msgspec.json.encode({**closed(schema or _ANY_JSON), "x-guidance": {"whitespace_flexible": False}})
+        lark = f"%llguidance {{}}\nstart: /[ \\n]?/ arguments\narguments: %json {text.decode()}"
+        grammar = llguidance.LLMatcher.grammar_from_lark(lark)
+        return self._constraint(grammar, "The schema of a strict tool cannot be used", "tools")
+
     def regex(self, pattern: str) -> "Constraint":
         return self._constraint(
             llguidance.LLMatcher.grammar_from_regex(pattern), "The pattern cannot be used", "grammar"
@@ -124,6 +131,10 @@ class Constraint:
         """ValueError for one that is not allowed."""
         if not self._matcher.consume_token(token):
             raise ValueError(str(self._matcher.get_error()).partition("\n")[0])
+
+    def accepts(self, token: int) -> bool:
+        """Whether it was allowed, and is accepted."""
+        return bool(self._matcher.try_consume_tokens([token]))
 
     def forced(self) -> Sequence[int]:
         """The only tokens that can come next, if there is but one way on."""

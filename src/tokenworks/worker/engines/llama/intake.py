@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from collections.abc import Sequence as Row
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from tokenworks.core.errors import ContextLengthExceeded, InvalidRequest
@@ -19,6 +20,7 @@ from tokenworks.worker.engines.llama.model import Model
 from tokenworks.worker.engines.llama.sampling import Sampler, Settings
 from tokenworks.worker.engines.llama.scheduling.names import Names
 from tokenworks.worker.engines.llama.scheduling.sequence import Named, Priority, Sequence
+from tokenworks.worker.engines.llama.strict import Strict
 from tokenworks.worker.engines.llama.text import Detokenizer
 from tokenworks.worker.stops import StopFinder
 
@@ -99,6 +101,7 @@ class Intake:
         for emitted in request.resume:
             self._known(emitted, "resume")
         constraint = self._constraint(request)
+        strict = self._strict(request) if constraint is None else None
         choices = []
         for number, prompt in enumerate(prompts):
             most = self._most(len(prompt.tokens), request)
@@ -107,7 +110,7 @@ class Intake:
             for copy in range(request.n):
                 index = number * request.n + copy
                 own = constraint.copy() if constraint is not None else None
-                choices.append(self._choice(request, prompt, index, most, own, adapter))
+                choices.append(self._choice(request, prompt, index, most, own or strict, adapter))
         if request.prefixes and len(prompts) == 1:
             first = choices[0].sequence
             first.named = Named(request.prefixes, self._names.prompt(first.key, prompts[0].tokens))
@@ -178,6 +181,14 @@ class Intake:
             return self._grammars.regex(request.regex)
         return self._grammars.grammar(request.grammar) if request.grammar is not None else None
 
+    def _strict(self, request: wire.GenerateRequest) -> Strict | None:
+        """Of an answer that may call functions whose arguments must match their schemas."""
+        strict = [tool for tool in request.tools if tool.strict] if request.tool_choice != "none" else []
+        if not strict or request.messages is None:
+            return None
+        held = {tool.name: self._grammars.arguments(tool.parameters) for tool in strict}
+        return Strict(held, partial(self.model.tokenize, special=False))
+
     def _most(self, prompt: int, request: wire.GenerateRequest) -> int:
         """Tokens of the answer."""
         room = self._context - prompt
@@ -199,7 +210,7 @@ class Intake:
         prompt: Given,
         index: int,
         most: int,
-        constraint: Constraint | None,
+        held: Constraint | Strict | None,
         adapter: str,
     ) -> Choice:
         emitted = list(request.resume[index]) if request.resume else []
@@ -218,9 +229,10 @@ class Intake:
             text=Detokenizer(self.model.pieces, self._hidden),
             stops=StopFinder(request.sampling.stop),
             reader=self._reader(request, prompt),
-            constraint=constraint,
+            constraint=held if isinstance(held, Constraint) else None,
+            strict=held if isinstance(held, Strict) else None,
             logprobs=request.logprobs,
-            lookup=Lookup(tokens) if self._guesses and constraint is None else None,
+            lookup=Lookup(tokens) if self._guesses and held is None else None,
             stops_after=request.sampling.min_tokens or 0,
         )
         choice = Choice(index, sequence, parts, self.model.ends, self.model.pieces)
