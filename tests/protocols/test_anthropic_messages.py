@@ -343,7 +343,8 @@ def test_a_relay_puts_every_event_into_the_dress_that_clients_read() -> None:
     stream += b'event: message_delta\ndata: {"type":"message_delta","delta":{"stop_reason":"end_turn"}}\n\n'
     stream += b'data: {"type":"message_stop"}'
     forwarded, end, _ = relayed(stream)
-    assert [event["type"] for event in parse(forwarded + end)] == ["ping", "new_event", "message_delta", "message_stop"]
+    kinds = [event["type"] for event in parse(forwarded + end)]
+    assert kinds == ["ping", "new_event", "message_start", "message_delta", "message_stop"]
 
 
 def test_a_relay_never_passes_a_cut_or_a_failure_off_as_complete() -> None:

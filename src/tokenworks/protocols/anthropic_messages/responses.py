@@ -97,6 +97,20 @@ def encode_usage(usage: Usage) -> dict[str, Any]:
     }
 
 
+def empty_message(response_id: str, model: str, usage: Usage | None = None) -> dict[str, Any]:
+    """With which a stream begins."""
+    return {
+        "id": response_id,
+        "type": "message",
+        "role": "assistant",
+        "model": model,
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+        "usage": encode_usage(usage or Usage()),
+    }
+
+
 def decode_answer(body: bytes) -> wire.Answer:
     """A finished answer. ValueError when it is not one."""
     try:

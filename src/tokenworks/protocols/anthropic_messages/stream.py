@@ -24,7 +24,14 @@ from tokenworks.core.request import Request
 from tokenworks.core.usage import Usage
 from tokenworks.protocols.anthropic_messages import types as wire
 from tokenworks.protocols.anthropic_messages.errors import read_stream_error
-from tokenworks.protocols.anthropic_messages.responses import decode_answer, read_block, read_finish, read_usage
+from tokenworks.protocols.anthropic_messages.lawful import Lawful
+from tokenworks.protocols.anthropic_messages.responses import (
+    decode_answer,
+    empty_message,
+    read_block,
+    read_finish,
+    read_usage,
+)
 from tokenworks.protocols.base import Observation
 from tokenworks.protocols.chunks import ChunkReader, payload
 from tokenworks.protocols.sse import Splitter
@@ -121,7 +128,7 @@ class Passthrough:
     """Forwards events as they came and watches them.
 
     `message_stop` is held back until the attempt is settled. An event in any other dress than an `event:` and a
-    `data:` line is put into it.
+    `data:` line is put into it, and a stream that clients cannot read is made one that they can (lawful.py).
     """
 
     def __init__(self, request: Request, observation: Observation) -> None:
@@ -129,6 +136,7 @@ class Passthrough:
         self._splitter = Splitter()
         self._counted: Usage | None = None
         self._terminal = _STOP
+        self._lawful = Lawful(empty_message("msg_", request.model))
 
     def feed(self, chunk: bytes) -> bytes:
         try:
@@ -166,14 +174,16 @@ class Passthrough:
         if data is None:
             return b""
         event = _decode(_PASSING, data)
-        kind = event.type.encode()
-        if len(block) != len(kind) + len(data) + 14 or not block.startswith(b"event: "):
-            block = b"event: " + kind + b"\ndata: " + data.replace(b"\n", b" ")
         self._see(event)
+        try:
+            passed = self._lawful.see(event, data)
+        except (msgspec.MsgspecError, AttributeError, TypeError) as error:
+            raise ValueError(str(error)) from None
+        blocks = [_dressed(kind, each, block if each is data else b"") for kind, each in passed]
         if event.type == "message_stop":
-            self._terminal = block + b"\n\n"
+            self._terminal = b"".join(blocks)
             return b""
-        return block + b"\n\n"
+        return b"".join(blocks)
 
     def _see(self, event: wire.PassingEvent) -> None:
         seen = self.observation
@@ -197,6 +207,14 @@ class Passthrough:
                 seen.finish_reasons.setdefault(0, FinishReason.STOP)
             case "error":
                 raise read_stream_error(event.error)
+
+
+def _dressed(kind: str, data: bytes, block: bytes) -> bytes:
+    """`block` is how it came, if it did."""
+    name = kind.encode()
+    if len(block) != len(name) + len(data) + 14 or not block.startswith(b"event: "):
+        block = b"event: " + name + b"\ndata: " + data.replace(b"\n", b" ")
+    return block + b"\n\n"
 
 
 def _decode(decoder: msgspec.json.Decoder[T], data: bytes) -> T:

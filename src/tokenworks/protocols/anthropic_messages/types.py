@@ -230,6 +230,7 @@ class PassingEvent(msgspec.Struct):
     """What a relay looks at."""
 
     type: str
+    index: int = 0
     message: PassingMessage | None = None
     delta: PassingDelta | None = None
     usage: UsageBody | None = None

@@ -22,7 +22,7 @@ from tokenworks.core.request import Request
 from tokenworks.core.usage import Usage
 from tokenworks.protocols.anthropic_messages.blocks import BROKEN_ARGUMENTS, is_object
 from tokenworks.protocols.anthropic_messages.errors import encode_stream_error
-from tokenworks.protocols.anthropic_messages.responses import encode_usage, identity, stop_reason
+from tokenworks.protocols.anthropic_messages.responses import empty_message, encode_usage, identity, stop_reason
 
 _ENCODE = msgspec.json.Encoder().encode
 
@@ -74,17 +74,7 @@ class StreamWriter:
         if self._begun:
             return b""
         self._begun = True
-        message: dict[str, Any] = {
-            "id": self._id,
-            "type": "message",
-            "role": "assistant",
-            "model": self._model,
-            "content": [],
-            "stop_reason": None,
-            "stop_sequence": None,
-            "usage": encode_usage(self._usage),
-        }
-        return _event("message_start", {"message": message})
+        return _event("message_start", {"message": empty_message(self._id, self._model, self._usage)})
 
     def _output(self, event: Event) -> bytes:
         head = b"" if self._begun else self._begin()
