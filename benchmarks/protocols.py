@@ -8,6 +8,7 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.table import Table
 
+from tokenworks.core.events import Started, TextDelta
 from tokenworks.core.request import Request
 from tokenworks.protocols import PROTOCOLS, codec
 from tokenworks.protocols.base import Observation
@@ -24,10 +25,16 @@ def main() -> None:
     request = chat.decode_request(b'{"model":"m","messages":[{"role":"user","content":"Hi"}],"stream":true}')
     chunks = _chunks()
 
-    def through() -> None:
-        relay = chat.passthrough(request, Observation())
-        for chunk in chunks:
-            relay.feed(chunk)
+    def through(name: str) -> Callable[[], None]:
+        spoken, said = codec(name), _streamed(name)
+        asked = spoken.decode_request(_ASKED[name])
+
+        def run() -> None:
+            relay = spoken.passthrough(asked, Observation())
+            for chunk in said:
+                relay.feed(chunk)
+
+        return run
 
     def translated(caller: str) -> Callable[[], None]:
         def run() -> None:
@@ -38,8 +45,9 @@ def main() -> None:
         return run
 
     body = _large_request()
-    rate = CHUNKS / _median(through)
-    table.add_row("passthrough, chunks/s", f"{rate:,.0f}", "40,000")
+    for name in _ASKED:
+        rate = CHUNKS / _median(through(name))
+        table.add_row(f"{name} passed through, chunks/s", f"{rate:,.0f}", "40,000")
     for caller in ("openai_chat", "anthropic_messages", "openai_responses"):
         if caller in PROTOCOLS:
             rate = CHUNKS / _median(translated(caller))
@@ -50,6 +58,20 @@ def main() -> None:
     seconds = _median(lambda: _repeat(lambda: chat.decode_request(small), 2000)) / 2000
     table.add_row("decode a small request, us", f"{seconds * 1e6:.0f}", "")
     Console().print(table)
+
+
+_ASKED = {
+    "openai_chat": b'{"model":"m","messages":[{"role":"user","content":"Hi"}],"stream":true}',
+    "anthropic_messages": b'{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"Hi"}],"stream":true}',
+    "openai_responses": b'{"model":"m","input":"Hi","stream":true}',
+}
+
+
+def _streamed(name: str) -> list[bytes]:
+    """One event of a text each, after the beginning."""
+    writer = codec(name).stream_writer(codec(name).decode_request(_ASKED[name]), "id", 1)
+    head = writer.feed(Started("id", "m")) + writer.feed(TextDelta("word"))
+    return [head, *[writer.feed(TextDelta(f" word{n}")) for n in range(CHUNKS - 1)]]
 
 
 def _median(work: Callable[[], object]) -> float:

@@ -16,6 +16,7 @@ from openai.types.chat import ChatCompletionChunk
 
 from tokenworks.core.events import ToolCallDelta
 from tokenworks.core.request import Request
+from tokenworks.core.usage import Usage
 from tokenworks.protocols import codec
 from tokenworks.protocols.base import Observation
 
@@ -150,6 +151,14 @@ def test_pieces_of_reasoning_need_no_number(way: Any) -> None:
     assert message.content == "a"
     [told] = message.reasoning_details
     assert (told["text"], told["signature"]) == ("hm", "s")
+
+
+def test_usage_that_a_host_does_not_tell_is_counted_for_who_asked_for_it() -> None:
+    seen = Observation(estimate=lambda: Usage(input=3, output=4))
+    relay = CHAT.passthrough(asked(), seen)
+    answer = helped(relay.feed(sent([TEXT, END])) + relay.close())
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (3, 4)
+    assert seen.usage is None, "the meter counts for itself"
 
 
 def test_what_has_everything_passes_to_the_byte() -> None:

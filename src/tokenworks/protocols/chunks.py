@@ -97,6 +97,9 @@ class ChunkRelay(ABC):
         except ValueError as error:
             raise UpstreamBroken(f"The upstream's stream was cut: {error}", fault=Fault.CUT) from error
         require_finish(self.observation)
+        seen = self.observation
+        if self._include_usage and seen.usage is None and seen.estimate is not None and self._chunk:
+            tail += self._report(seen.estimate())
         return tail + self.terminator
 
     def conclude(self, usage: Usage, note: str) -> bytes:

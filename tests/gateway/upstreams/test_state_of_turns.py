@@ -210,6 +210,25 @@ def test_a_chat_client_gives_encrypted_reasoning_back(streamed: bool) -> None:
     assert without_effect(request, record, second) == []
 
 
+def test_a_client_of_messages_gives_encrypted_reasoning_back_with_its_summary() -> None:
+    summary = [{"type": "summary_text", "text": "It thinks."}]
+    thought = {"type": "reasoning", "id": "rs_1", "encrypted_content": "gAAA", "summary": summary}
+    said = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "y"}]}
+    body = {"id": "resp_1", "model": "o", "status": "completed", "output": [thought, said]}
+    record = upstream(protocol="openai_responses")
+    first = prepared("anthropic_messages", MESSAGES, record)[1]
+    blocks = json.loads(first.relay.whole(json.dumps(body).encode()))["content"]
+    assert [block["type"] for block in blocks] == ["thinking", "redacted_thinking", "text"]
+    turns = [USER, {"role": "assistant", "content": blocks}, USER]
+    request, second = prepared("anthropic_messages", {**MESSAGES, "messages": turns}, record)
+    assert json.loads(second.body)["input"][1] == {
+        "type": "reasoning",
+        "summary": summary,
+        "encrypted_content": "gAAA",
+    }
+    assert without_effect(request, record, second) == []
+
+
 def test_who_takes_proofs_in_a_member_of_chat_gets_them_and_others_do_not() -> None:
     """OpenRouter's Claude behind a client of Messages: its thought comes signed, and goes back so."""
     details = [{"type": "reasoning.text", "text": "hm, hm", "signature": "c2ln", "format": "x", "index": 0}]

@@ -152,15 +152,33 @@ def _shown(parts: list[Part]) -> list[Text | Image | Foreign]:
     return [part for part in parts if isinstance(part, Text | Image | Foreign)]
 
 
-def write_items(messages: Sequence[Message]) -> list[Any]:
-    return [item for message in messages for item in _write_message(message)]
+def write_items(messages: Sequence[Message], *, ours: bool = True) -> list[Any]:
+    """`ours`: they came in this protocol."""
+    parts = [message.parts if ours else _with_their_proofs(message.parts) for message in messages]
+    return [item for message, said in zip(messages, parts, strict=True) for item in _write_message(message, said)]
 
 
-def _write_message(message: Message) -> list[Any]:
+def _with_their_proofs(parts: Sequence[Part]) -> list[Part]:
+    """Other protocols show encrypted reasoning beside a summary of it; here both are one item."""
+    found: list[Part] = []
+    for part in parts:
+        before = found[-1] if found else None
+        if isinstance(before, Thinking) and isinstance(part, Thinking) and _belong_together(before, part):
+            found[-1] = Thinking(before.text, encrypted=part.encrypted, summary=before.summary or [before.text])
+        else:
+            found.append(part)
+    return found
+
+
+def _belong_together(shown: Thinking, proof: Thinking) -> bool:
+    return bool(shown.text and proof.encrypted) and not (shown.signature or shown.encrypted or proof.text)
+
+
+def _write_message(message: Message, parts: Sequence[Part]) -> list[Any]:
     """In the order of the parts: content between other items is a message item of its own."""
     items: list[Any] = []
     content: list[Text | Image | Foreign] = []
-    for part in message.parts:
+    for part in parts:
         if isinstance(part, Text | Image) or (isinstance(part, Foreign) and not isinstance(part, ForeignItem)):
             content.append(part)
             continue

@@ -216,7 +216,7 @@ def encode_request(request: Request, model: str, *, stream: bool) -> bytes:
         "model": model,
         "instructions": instructions,
         **held,
-        "input": write_items(messages),
+        "input": write_items(messages, ours=ours),
         "tools": [write_tool(tool, strict=ours) for tool in tools] or None,
         "tool_choice": choice,
         "parallel_tool_calls": task.parallel_tool_calls,
