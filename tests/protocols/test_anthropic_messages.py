@@ -593,7 +593,8 @@ def test_what_this_protocol_cannot_carry_is_refused_by_name(members: dict[str, A
 
 
 def test_proofs_of_thoughts_survive_and_what_nobody_signed_is_reported() -> None:
-    thoughts = [Thinking("a", signature="s"), Thinking(encrypted="d"), Thinking("unsigned"), Text("so")]
+    encrypted = [Thinking(encrypted="tokenworks.redacted:d"), Thinking(encrypted="another's")]
+    thoughts = [Thinking("a", signature="s"), *encrypted, Thinking("unsigned"), Text("so")]
     turns = [Message(Role.USER, [Text("x")]), Message(Role.ASSISTANT, [*thoughts])]
     request = Request(model="m", task=Conversation(turns), protocol="openai_responses")
     body = json.loads(MESSAGES.encode_request(request, "m", stream=False))

@@ -11,6 +11,7 @@ from tokenworks.core.errors import InvalidRequest
 from tokenworks.core.messages import Message, Part, Role, Text, Thinking, Tool
 from tokenworks.core.request import Conversation, Prompts, Reasoning, Request, ResponseFormat
 from tokenworks.protocols.base import Codec
+from tokenworks.protocols.proofs import REDACTED, is_claudes
 
 _SAMPLING: dict[str, Any] = {
     "temperature": 0.5,
@@ -96,6 +97,7 @@ def _find(upstream: Codec, task: type) -> frozenset[str]:
 _STATE: dict[str, tuple[Message, Message]] = {
     "signature": (_said(Thinking("x")), _said(Thinking("x", signature="x"))),
     "encrypted_content": (_said(Thinking()), _said(Thinking(encrypted="x"))),
+    "redacted_thinking": (_said(Thinking()), _said(Thinking(encrypted=f"{REDACTED}x"))),
     "phase": (_said(Text("x")), _said(Text("x"), phase="x")),
 }
 """What providers have clients send back of earlier turns: a message without it, and with it."""
@@ -142,7 +144,8 @@ def _state_of(messages: list[Message]) -> list[str]:
     there = {
         "cache_control": any(getattr(part, "cache_ttl", None) for part in parts),
         "signature": any(thought.signature for thought in thoughts),
-        "encrypted_content": any(thought.encrypted for thought in thoughts),
+        "encrypted_content": any(thought.encrypted and not is_claudes(thought.encrypted) for thought in thoughts),
+        "redacted_thinking": any(is_claudes(thought.encrypted) for thought in thoughts),
         "phase": any(message.phase for message in messages),
     }
     return [name for name, is_there in there.items() if is_there]

@@ -229,6 +229,28 @@ def test_a_client_of_messages_gives_encrypted_reasoning_back_with_its_summary() 
     assert without_effect(request, record, second) == []
 
 
+def test_nobody_gets_what_another_encrypted() -> None:
+    """A conversation that goes on with another provider: each would refuse it, and its own gets it back."""
+    claude, openai = upstream(protocol="anthropic_messages"), upstream(protocol="openai_responses")
+    said = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "y"}]}
+    item = {"type": "reasoning", "id": "rs_1", "encrypted_content": "gAAA", "summary": []}
+    body = {"id": "resp_1", "model": "o", "status": "completed", "output": [item, said]}
+    of_openai = prepared("anthropic_messages", MESSAGES, openai)[1].relay.whole(json.dumps(body).encode())
+    blocks = json.loads(of_openai)["content"]
+    turns = {**MESSAGES, "messages": [USER, {"role": "assistant", "content": blocks}, USER]}
+    assert json.loads(prepared("anthropic_messages", turns, claude)[1].body)["messages"][1]["content"] == [
+        {"type": "text", "text": "y"}
+    ]
+    assert b'"encrypted_content":"gAAA"' in prepared("anthropic_messages", turns, openai)[1].body
+    of_claude = prepared("openai_responses", RESPONSES, claude)[1].relay.whole(said_by_claude(REDACTED, USE))
+    items = [USER, *json.loads(of_claude)["output"]]
+    items.append({"type": "function_call_output", "call_id": "toolu_1", "output": "ok"})
+    sent = json.loads(prepared("openai_responses", {**RESPONSES, "input": items}, openai)[1].body)["input"]
+    assert [item["type"] for item in sent] == ["message", "function_call", "function_call_output"]
+    content = json.loads(prepared("openai_responses", {**RESPONSES, "input": items}, claude)[1].body)["messages"][1]
+    assert content["content"] == [REDACTED, USE]
+
+
 def test_who_takes_proofs_in_a_member_of_chat_gets_them_and_others_do_not() -> None:
     """OpenRouter's Claude behind a client of Messages: its thought comes signed, and goes back so."""
     details = [{"type": "reasoning.text", "text": "hm, hm", "signature": "c2ln", "format": "x", "index": 0}]

@@ -25,7 +25,7 @@ def without_effect(request: Request, upstream: UpstreamRecord, prepared: Prepare
     names = [*request.ignored, *(lost(request, prepared.codec) if translated else ())]
     reached = _reached(request, upstream, prepared) if names else set()
     if "reasoning_details" in upstream.quirks:
-        reached |= {wire_name(proof, request) for proof in ("signature", "encrypted_content")}
+        reached |= {wire_name(proof, request) for proof in ("signature", "encrypted_content", "redacted_thinking")}
     if quirks.reasoning_lost(request, frozenset(upstream.quirks)):
         names.append("messages.reasoning_content")
     if request.keep:

@@ -9,6 +9,7 @@ from tokenworks.core.errors import InvalidRequest
 from tokenworks.core.messages import Foreign, Image, Message, Part, Role, Text, Thinking, ToolCall, ToolResult
 from tokenworks.core.request import Request
 from tokenworks.protocols.anthropic_messages import types as wire
+from tokenworks.protocols.proofs import from_claude, is_claudes, to_claude
 from tokenworks.protocols.validation import decode
 
 NAME = "anthropic_messages"
@@ -56,7 +57,7 @@ def _read_block(raw: msgspec.Raw, where: str) -> Part:
             thought = decode(_THINKING, raw, where)
             return Thinking(thought.thinking, signature=thought.signature or None)
         case "redacted_thinking":
-            return Thinking(encrypted=decode(_REDACTED, raw, where).data)
+            return Thinking(encrypted=from_claude(decode(_REDACTED, raw, where).data))
         case _:
             return Foreign(NAME, kind, bytes(raw))
 
@@ -144,11 +145,19 @@ class Writer:
         return [{"role": role, "content": content} for role, content in written if content]
 
     def _content(self, parts: list[Part]) -> str | list[Any]:
+        parts = [part for part in parts if not self._is_foreign(part)]
         if not self._ours:
             parts = [part for part in parts if not self._has_no_place(part)]
         if len(parts) == 1 and isinstance(parts[0], Text) and parts[0].cache_ttl is None:
             return parts[0].text
         return [self._block(part) for part in parts]
+
+    def _is_foreign(self, part: Part) -> bool:
+        """Reasoning that another provider encrypted."""
+        foreign = isinstance(part, Thinking) and part.encrypted is not None and not is_claudes(part.encrypted)
+        if foreign:
+            self._ignore("messages.reasoning_content")
+        return foreign
 
     def _has_no_place(self, part: Part) -> bool:
         """Empty text, and reasoning that nobody signed: a provider of this protocol refuses both."""
@@ -169,7 +178,7 @@ class Writer:
             case ToolResult():
                 return self._result(part)
             case Thinking(encrypted=str() as data):
-                return {"type": "redacted_thinking", "data": data}
+                return {"type": "redacted_thinking", "data": to_claude(data)}
             case Thinking():
                 return {"type": "thinking", "thinking": part.text, "signature": part.signature or ""}
             case Foreign():

@@ -14,6 +14,7 @@ from tokenworks.core.messages import Foreign, Message, Role, Tool, ToolChoice, T
 from tokenworks.core.request import Conversation, Reasoning, Request, ResponseFormat, Sampling
 from tokenworks.protocols.anthropic_messages import types as wire
 from tokenworks.protocols.anthropic_messages.blocks import NAME, Writer, cached, own, read_content, read_message, ttl
+from tokenworks.protocols.proofs import FOREIGN
 from tokenworks.protocols.validation import decode, members_of, named, present, top_level
 
 DEFAULT_MAX_TOKENS = 8192
@@ -160,17 +161,18 @@ def rewrite_request(request: Request, model: str) -> bytes:
     """The caller's own body under the upstream's model name."""
     members: dict[str, Any] = dict(top_level(request.body))
     members["model"] = model
-    if b'"signature"' in request.body:
+    if b'"signature"' in request.body or FOREIGN.encode() in request.body:
         members["messages"] = _without_unsigned(members["messages"])
     return _ENCODE(members)
 
 
 def _without_unsigned(messages: msgspec.Raw) -> list[dict[str, Any]]:
-    """Thoughts that an upstream of another protocol had, which nobody signed: this one would refuse them."""
+    """Thoughts that an upstream of another protocol had, which nobody signed or somebody else encrypted: this one would
+    refuse them."""
     kept: list[dict[str, Any]] = []
     for message in OBJECTS.decode(messages):
         content = bytes(message["content"])
-        if content.startswith(b"[") and b'"signature"' in content:
+        if content.startswith(b"[") and (b'"signature"' in content or FOREIGN.encode() in content):
             blocks = [block for block in OBJECTS.decode(content) if not _is_unsigned(block)]
             if not blocks:
                 continue
@@ -181,6 +183,8 @@ def _without_unsigned(messages: msgspec.Raw) -> list[dict[str, Any]]:
 
 
 def _is_unsigned(block: dict[str, msgspec.Raw]) -> bool:
+    if bytes(block["type"]) == b'"redacted_thinking"':
+        return bytes(block["data"]).startswith(b'"' + FOREIGN.encode())
     return bytes(block["type"]) == b'"thinking"' and bytes(block.get("signature", b"")) in (b"", b'""', b"null")
 
 

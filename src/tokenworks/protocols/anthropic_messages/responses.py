@@ -20,6 +20,7 @@ from tokenworks.core.request import Request
 from tokenworks.core.usage import Usage
 from tokenworks.protocols.anthropic_messages import types as wire
 from tokenworks.protocols.anthropic_messages.blocks import write_input
+from tokenworks.protocols.proofs import from_claude, to_claude
 
 _DECODER = msgspec.json.Decoder(wire.Answer)
 _ENCODE = msgspec.json.Encoder().encode
@@ -148,7 +149,7 @@ def read_block(block: wire.Block) -> list[Event]:
         case "thinking" if block.thinking or block.signature:
             return [ReasoningDelta(block.thinking or "", signature=block.signature or None)]
         case "redacted_thinking" if block.data:
-            return [ReasoningDelta("", encrypted=block.data)]
+            return [ReasoningDelta("", encrypted=from_claude(block.data))]
         case _:
             return []
 
@@ -191,7 +192,7 @@ class Fold:
             block["thinking"].append(event.text)
             block["signature"] = event.signature or ""
         if event.encrypted:
-            self._blocks.append({"type": "redacted_thinking", "data": event.encrypted})
+            self._blocks.append({"type": "redacted_thinking", "data": to_claude(event.encrypted)})
 
     def _call(self, event: ToolCallDelta) -> None:
         call = self._calls.get(event.call)

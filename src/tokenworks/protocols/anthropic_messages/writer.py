@@ -23,6 +23,7 @@ from tokenworks.core.usage import Usage
 from tokenworks.protocols.anthropic_messages.blocks import BROKEN_ARGUMENTS, is_object
 from tokenworks.protocols.anthropic_messages.errors import encode_stream_error
 from tokenworks.protocols.anthropic_messages.responses import empty_message, encode_usage, identity, stop_reason
+from tokenworks.protocols.proofs import to_claude
 
 _ENCODE = msgspec.json.Encoder().encode
 
@@ -124,7 +125,7 @@ class StreamWriter:
             if event.signature:
                 out += _delta(self._index, "signature_delta", "signature", event.signature) + self._end()
         if event.encrypted:
-            out += self._block("redacted_thinking", {"data": event.encrypted}) + self._end()
+            out += self._block("redacted_thinking", {"data": to_claude(event.encrypted)}) + self._end()
         return out
 
     def _arguments(self, event: ToolCallDelta) -> bytes:

@@ -11,6 +11,7 @@ from tokenworks.core.messages import ToolResult as Result
 from tokenworks.core.request import Conversation, Reasoning, Request
 from tokenworks.protocols.foreign import known_tools
 from tokenworks.protocols.openai_chat.signed_calls import unsigned_id
+from tokenworks.protocols.proofs import is_claudes, to_claude
 
 NAME = "bedrock_converse"
 BROKEN_ARGUMENTS = "INVALID_JSON"
@@ -119,8 +120,8 @@ def _block(request: Request, part: Part) -> Any:
             content = [_block(request, one) for one in part.content]
             status = "error" if part.is_error else "success"
             return {"toolResult": {"toolUseId": _id(part.call_id), "content": content, "status": status}}
-        case Thinking(encrypted=str() as data) if not part.text:
-            return {"reasoningContent": {"redactedContent": data}}
+        case Thinking(encrypted=str() as data) if is_claudes(data):
+            return {"reasoningContent": {"redactedContent": to_claude(data)}}
         case Thinking(signature=str()):
             return {"reasoningContent": {"reasoningText": {"text": part.text, "signature": part.signature}}}
         case Thinking():

@@ -15,6 +15,7 @@ from tokenworks.core.events import (
 )
 from tokenworks.core.usage import Usage
 from tokenworks.protocols.bedrock_converse import types as wire
+from tokenworks.protocols.proofs import from_claude
 
 _DECODER = msgspec.json.Decoder(wire.Answer)
 _FINISH = {
@@ -70,4 +71,4 @@ def read_response(body: bytes) -> list[Event]:
 def _reasoning(content: wire.Reasoning) -> list[Event]:
     if content.reasoning_text is not None:
         return [ReasoningDelta(content.reasoning_text.text, signature=content.reasoning_text.signature or None)]
-    return [ReasoningDelta("", encrypted=content.redacted_content)] if content.redacted_content else []
+    return [ReasoningDelta("", encrypted=from_claude(content.redacted_content))] if content.redacted_content else []

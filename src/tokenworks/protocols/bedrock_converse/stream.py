@@ -19,6 +19,7 @@ from tokenworks.protocols.bedrock_converse import types as wire
 from tokenworks.protocols.bedrock_converse.errors import read_exception
 from tokenworks.protocols.bedrock_converse.frames import Frames, Message
 from tokenworks.protocols.bedrock_converse.responses import read_finish, read_usage
+from tokenworks.protocols.proofs import from_claude
 
 _EVENT = msgspec.json.Decoder(wire.StreamEvent)
 
@@ -90,7 +91,7 @@ class StreamReader:
         if thought is None:
             return []
         if thought.redacted_content:
-            return [ReasoningDelta("", encrypted=thought.redacted_content)]
+            return [ReasoningDelta("", encrypted=from_claude(thought.redacted_content))]
         if thought.text or thought.signature:
             return [ReasoningDelta(thought.text or "", signature=thought.signature or None)]
         return []

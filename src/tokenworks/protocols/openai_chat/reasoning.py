@@ -11,6 +11,7 @@ import msgspec
 from tokenworks.core.events import Event, ReasoningDelta
 from tokenworks.core.messages import Message, Role, Thinking
 from tokenworks.protocols.openai_chat import types as wire
+from tokenworks.protocols.proofs import REDACTED
 from tokenworks.protocols.validation import decode, present
 
 NAME = "reasoning_details"
@@ -122,6 +123,7 @@ def with_details(body: bytes, messages: Sequence[Message]) -> bytes:
         if any(thought.signature or thought.encrypted for thought in thoughts):
             told, details = Details(), list[dict[str, Any]]()
             for thought in thoughts:
-                details += told.of(ReasoningDelta(thought.text, 0, thought.signature, thought.encrypted))
+                proof = None if thought.encrypted is None else thought.encrypted.removeprefix(REDACTED)
+                details += told.of(ReasoningDelta(thought.text, 0, thought.signature, proof))
             message[NAME] = details
     return _ENCODE({**members, "messages": wired})

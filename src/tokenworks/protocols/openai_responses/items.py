@@ -25,6 +25,7 @@ from tokenworks.core.messages import (
 )
 from tokenworks.protocols.openai_chat.signed_calls import unsigned_id
 from tokenworks.protocols.openai_responses import types as wire
+from tokenworks.protocols.proofs import is_claudes
 from tokenworks.protocols.validation import decode
 
 NAME = "openai_responses"
@@ -185,10 +186,17 @@ def _write_message(message: Message, parts: Sequence[Part]) -> list[Any]:
         if content:
             items.append(_write_content(message, content))
             content = []
-        items.append(_write_item(part))
+        if not _says_nothing(part):
+            items.append(_write_item(part))
     if content or not message.parts:
         items.append(_write_content(message, content))
     return items
+
+
+def _says_nothing(part: Part) -> bool:
+    """Reasoning of which only another provider's proof is there."""
+    foreign = isinstance(part, Thinking) and (part.signature is not None or is_claudes(part.encrypted))
+    return foreign and isinstance(part, Thinking) and not (part.text or part.summary)
 
 
 def _write_item(part: ToolCall | ToolResult | Thinking | Foreign) -> Any:
@@ -210,7 +218,7 @@ def _write_item(part: ToolCall | ToolResult | Thinking | Foreign) -> Any:
 
 
 def _write_thinking(part: Thinking) -> dict[str, Any]:
-    """A signature stays here: only the provider that signed can read it, and this one encrypts."""
+    """A signature and what Claude encrypted stay here: only their provider can read them."""
     item: dict[str, Any] = {
         "type": "reasoning",
         "summary": [{"type": "summary_text", "text": text} for text in part.summary],
@@ -219,7 +227,7 @@ def _write_thinking(part: Thinking) -> dict[str, Any]:
         item["id"] = part.id
     if part.text and part.text != joined_summary(part.summary):
         item["content"] = [{"type": "reasoning_text", "text": part.text}]
-    if part.encrypted is not None:
+    if part.encrypted is not None and not is_claudes(part.encrypted):
         item["encrypted_content"] = part.encrypted
     return item
 

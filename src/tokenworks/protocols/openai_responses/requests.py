@@ -16,6 +16,7 @@ from tokenworks.core.request import Conversation, Reasoning, Request, ResponseFo
 from tokenworks.protocols.openai_chat.signed_calls import MARK
 from tokenworks.protocols.openai_responses import types as wire
 from tokenworks.protocols.openai_responses.items import NAME, SIGNATURE, own, read_items, write_items
+from tokenworks.protocols.proofs import REDACTED
 from tokenworks.protocols.validation import decode, members_of, present, top_level
 
 _DECODER = msgspec.json.Decoder(wire.ResponsesRequest)
@@ -178,7 +179,7 @@ def _response_format(text: wire.TextOptions) -> ResponseFormat | None:
 def rewrite_request(request: Request, model: str) -> bytes:
     """The caller's body under the upstream's model name, and without what is ours to do: storing it, and running in
     the background."""
-    if any(mark.encode() in request.body for mark in (SIGNATURE, MARK)):
+    if any(mark.encode() in request.body for mark in (SIGNATURE, MARK, REDACTED)):
         return encode_request(request, model, stream=request.stream)
     members: dict[str, Any] = dict(top_level(request.body))
     members["model"] = model
