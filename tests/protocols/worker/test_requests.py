@@ -70,12 +70,16 @@ def test_a_conversation() -> None:
 
 
 def test_prompts_and_every_knob() -> None:
-    sampling = Sampling(0.5, 0.9, 40, 0.1, 0.2, 0.3, 1.1, 7, ["END"], {"5": -1.0}, True, 3)
+    knobs: dict[str, Any] = {"temperature": 0.5, "top_p": 0.9, "top_k": 40, "min_p": 0.1, "typical_p": 0.7, "seed": 7}
+    knobs |= {"frequency_penalty": 0.2, "presence_penalty": 0.3, "repetition_penalty": 1.1, "logit_bias": {"5": -1.0}}
+    knobs |= {"ignore_eos": True, "min_tokens": 3}
+    assert {*knobs, "stop"} == set(Sampling.__dataclass_fields__)
+    sampling = Sampling(**knobs, stop=["END"])
     request = Request("public", Prompts(["a", [1, 2]], echo=True), "openai_completions", sampling=sampling)
     assert sent(request) == wire.GenerateRequest(
         model="upstream-name",
         prompts=("a", [1, 2]),
-        sampling=wire.Sampling(0.5, 0.9, 40, 0.1, 0.2, 0.3, 1.1, 7, ("END",), {"5": -1.0}, True, 3),
+        sampling=wire.Sampling(**knobs, stop=("END",)),
         echo=True,
     )
 

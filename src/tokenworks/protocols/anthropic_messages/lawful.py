@@ -17,7 +17,8 @@ _OBJECT = msgspec.json.Decoder(dict[str, Any]).decode
 _BLOCKS = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "thinking"}
 """Kinds of blocks, by the deltas that only they have. What a call is called no delta tells."""
 _EMPTY: dict[str, dict[str, Any]] = {"text": {"text": ""}, "thinking": {"thinking": "", "signature": ""}}
-_IN_A_MESSAGE = frozenset({"content_block_start", "content_block_delta", "content_block_stop", "message_delta"})
+_IN_BLOCKS = frozenset({"content_block_start", "content_block_delta", "content_block_stop"})
+_AT_ITS_END = frozenset({"message_delta", "message_stop"})
 
 Passed = tuple[str, bytes]
 """An event's type and its data."""
@@ -39,11 +40,11 @@ class Lawful:
         if kind == "message_start":
             self._has_begun = True
             return [(kind, _with(data, "message", self._message))]
-        if kind not in _IN_A_MESSAGE:
+        if kind not in _IN_BLOCKS and kind not in _AT_ITS_END:
             return [(kind, data)]
         head = [] if self._has_begun else [self._begin()]
-        if kind == "message_delta":
-            return [*head, (kind, _ended(data))]
+        if kind in _AT_ITS_END:
+            return [*head, (kind, _ended(data) if kind == "message_delta" else data)]
         if event.index > self._blocks:
             raise ValueError(f"block {event.index} comes after {self._blocks} others")
         return [*head, *self._in_block(kind, event, data)]

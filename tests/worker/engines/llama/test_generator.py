@@ -179,8 +179,9 @@ OPENING = '<tool_call>\n{"name": "get_weather", "arguments":'
 def test_a_strict_call_that_nobody_demands_matches_its_schema(bench: Any, opening: str) -> None:
     """It is begun for the model, which would not write such arguments of its own will; afterwards it is free again."""
     resume = (tuple(bench.generator.intake.model.tokenize(opening, special=False)),)
-    for n, more in enumerate(({}, {"logprobs": 1}, {"sampling": wire.Sampling(stop=("g-2x", "f-1x"))})):
-        events = bench.ask(messages=CHAT, tools=(CODED,), max_tokens=120, resume=resume, tenant=f"s{n}", **more)
+    asked = {"messages": CHAT, "tools": (CODED,), "max_tokens": len(resume[0]) + 24, "resume": resume}
+    ways: list[dict[str, Any]] = [{}, {"logprobs": 1}, {"sampling": wire.Sampling(stop=("g-2x", "f-1x"))}]
+    for events in bench.at_once(*[{**asked, **more, "tenant": f"s{n}"} for n, more in enumerate(ways)]):
         call = "".join(event.arguments for event in events if isinstance(event, wire.ToolCall) and event.call == 0)
         written = json.loads('{"' * opening.endswith('{"') + call)
         assert written["zq"] in ("f-1", "g-2") and written["n"] in range(10)
