@@ -135,7 +135,7 @@ def test_togethers_client_ranks(server: Any) -> None:
 def test_coheres_shape_is_answered(server: Any) -> None:
     documents = [{"text": text, "title": "x"} for text in TEXTS]
     status, answer = server.call(
-        "POST", "/v1/rerank", {"model": "reranker", "query": "the cat", "documents": documents}
+        "POST", "/v2/rerank", {"model": "reranker", "query": "the cat", "documents": documents}
     )
     assert status == 200
     assert sorted(result["index"] for result in answer["results"]) == [0, 1, 2]

@@ -116,15 +116,18 @@ def test_a_host_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize(
-    ("urls", "param", "expected"),
+    ("urls", "said", "param", "expected"),
     [
-        (("http://a/",), None, "messages[0].content[1].image_url.url"),
-        (("http://a/", "http://b/"), None, "messages"),
-        (("http://a/",), "seed", "seed"),
-        ((), None, None),
+        (("http://a/",), "Failed to load image or audio file", None, "messages[0].content[1].image_url.url"),
+        (("http://a/", "http://b/"), "Failed to load image or audio file", None, "messages"),
+        (("http://a/",), "an image?", "seed", "seed"),
+        (("http://a/",), "top_k must be positive", None, None),
+        ((), "no image input here", None, "messages"),
     ],
 )
-def test_who_refuses_without_a_word_means_the_image(urls: Any, param: str | None, expected: str | None) -> None:
-    error = InvalidRequest("cannot", param=param)
+def test_an_image_that_an_engine_cannot_read_gets_its_place(
+    urls: Any, said: str, param: str | None, expected: str | None
+) -> None:
+    error = InvalidRequest(said, param=param)
     blame(error, asking(*urls))
     assert error.param == expected

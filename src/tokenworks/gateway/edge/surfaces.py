@@ -21,7 +21,7 @@ _DIALECTS = {
     "/inference/v1/completions": "fireworks_completions",
 }
 
-SURFACES = {**_OPENAI, **_ANTHROPIC, "/rerank": "rerank", **_TGI, **_DIALECTS}
+SURFACES = {**_OPENAI, **_ANTHROPIC, "/rerank": "rerank", "/v2/rerank": "rerank", **_TGI, **_DIALECTS}
 """A POST to the path -> the protocol or dialect served there."""
 
 ALIASES = ("/openai", "/inference")

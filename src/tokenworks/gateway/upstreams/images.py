@@ -114,8 +114,9 @@ class Images:
 
 
 def blame(error: TokenworksError, request: Request) -> None:
-    """An engine that refuses a request with one image, and does not say what of it, cannot read the image."""
-    if isinstance(error, InvalidRequest) and error.param is None and (images := list(images_of(request))):
+    """An engine says that it cannot read an image, not which one: the only one, or one of the messages'."""
+    if isinstance(error, InvalidRequest) and error.param is None and "image" in error.message:
+        images = list(images_of(request))
         error.param = images[0].where if len(images) == 1 else "messages"
 
 

@@ -37,6 +37,7 @@ class Measuring:
         self._most = most
         self._queue = queue
         self._embedder: Embedder | None = None
+        self._making = asyncio.Lock()
         self._asked: Counter[str] = Counter()
         self.tokens = self.passes = 0
 
@@ -75,13 +76,10 @@ class Measuring:
         yield [wire.Finish("stop"), wire.Usage(input=sum(map(len, rows)), gpu_ms=(busy + 500_000) // 1_000_000)]
 
     async def embedder(self) -> Embedder:
-        if self._embedder is None:
-            made: Embedder = await self._run(self._make)
+        async with self._making:
             if self._embedder is None:
-                self._embedder = made
-            else:  # somebody else was quicker
-                made.close()
-        return self._embedder
+                self._embedder = await self._run(self._make)
+            return self._embedder
 
     def _measured(self, embedder: Embedder, request: wire.GenerateRequest, rows: list[Row]) -> tuple[list[Any], int]:
         """In the thread: what the rows give, and the nanoseconds that it took."""
