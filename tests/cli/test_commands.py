@@ -191,7 +191,9 @@ def test_models_need_no_server(run: Run, tmp_path: Path) -> None:
     models = {model["name"]: model for model in json.loads(run("models", "list", "--json", *cache).stdout)}
     default = models["smollm2-135m"]
     assert (default["licence"], default["context_length"], default["cached"]) == ("Apache-2.0", 8192, False)
-    assert re.search(r"^smollm2-135m +135M +8192 +98 MB +no +Apache-2.0", run("models", "list", *cache).stdout, re.M)
+    assert re.search(
+        r"^smollm2-135m +writes +135M +8192 +98 MB +no +Apache-2.0", run("models", "list", *cache).stdout, re.M
+    )
 
     pulled = json.loads(run("models", "pull", f"file:{weights}", "--json", *cache).stdout)
     assert Path(pulled["path"]).read_bytes() == weights.read_bytes()

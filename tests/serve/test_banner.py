@@ -42,6 +42,19 @@ def test_the_printed_chat_line_works_when_pasted(echo_server: Any) -> None:
     assert options == ["--url", echo_server.url, "--data-dir", str(echo_server.data_dir)]
 
 
+def test_what_is_tried_is_what_the_first_model_that_writes_can_do() -> None:
+    def shown(*models: str) -> str:
+        does = {"e": "embeddings", "r": "rerank"}
+        return as_text("http://h:1", Path("/data/bootstrap.json"), models, 1.0, colour=False, measures=does)
+
+    assert "/v1/chat/completions" in shown("e", "w", "r")
+    assert '{"model": "w", "messages"' in shown("e", "w", "r")
+    assert "/v1/embeddings" in shown("e", "r")
+    assert '{"model": "r", "query"' in shown("r")
+    assert "tokenworks chat" in shown("e", "w")
+    assert "tokenworks chat" not in shown("e")
+
+
 def test_a_model_name_with_quotes_stays_one_argument() -> None:
     text = as_text("http://h:1", Path("/data/bootstrap.json"), ("it's",), 1.0, colour=False)
     words = shlex.split(text[text.index("curl ") :].split("\n\n")[0])

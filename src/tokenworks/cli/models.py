@@ -7,6 +7,7 @@ from rich.text import Text
 
 from tokenworks.cli import optimizing, output
 from tokenworks.cli.connection import AsJson, CacheDir
+from tokenworks.core.needs import only_measures
 from tokenworks.models import Cached, Entry, WeightsError, cached, fetch, load_catalog, remove
 from tokenworks.models.optimized import PREFIX
 from tokenworks.models.progress_bar import progress_bar
@@ -41,7 +42,7 @@ def list_models(cache_dir: CacheDir = DEFAULT_CACHE_DIR, json: AsJson = False) -
         output.print_json(rows)
     else:
         output.print_table(
-            ("MODEL", "PARAMS", "CONTEXT", "SIZE", "HERE", "LICENCE"),
+            ("MODEL", "DOES", "PARAMS", "CONTEXT", "SIZE", "HERE", "LICENCE"),
             map(_row, rows),
             right=("PARAMS", "CONTEXT", "SIZE"),
             wrap=("LICENCE",),
@@ -95,6 +96,7 @@ def _facts(entry: Entry, held: Cached | None, made: Cached | None) -> dict[str, 
         "licence": entry.licence,
         "gated": entry.gated,
         "capabilities": list(entry.capabilities),
+        "engine": entry.engine,
         "source": entry.source,
         "cached": held is not None,
         "path": str(held.path) if held else None,
@@ -107,4 +109,11 @@ def _row(model: dict[str, Any]) -> tuple[object, ...]:
     yes = f"yes, {model['optimized']}" if model["optimized"] else "yes"
     here = Text(yes, style="green") if model["cached"] else Text("no", style="dim")
     size, context = output.file_size(model["size"]), model["context_length"] or "–"
-    return Text(model["name"], style="bold"), model["parameters"], context, size, here, licence
+    return Text(model["name"], style="bold"), _does(model), model["parameters"], context, size, here, licence
+
+
+def _does(model: dict[str, Any]) -> str:
+    able = model["capabilities"]
+    if (measures := only_measures(able)) is not None:
+        return {"embeddings": "embeds", "rerank": "ranks"}[measures]
+    return "writes, sees" if "vision" in able else "writes" if able else "–"

@@ -10,6 +10,7 @@ from typing import Any
 
 from tokenworks.config import ConfigError, Configuration, load
 from tokenworks.config.catalog import known_providers
+from tokenworks.core.needs import only_measures
 from tokenworks.models import WeightsError, load_catalog
 from tokenworks.protocols import PROTOCOLS
 from tokenworks.serve import banner
@@ -61,6 +62,10 @@ def _serve(
     local = local_models(settings, configuration, catalog)
     download(local, catalog, settings.cache_dir)
     plan = make_plan(settings, configuration, local, directory)
+    known = {
+        model.name: catalog[model.weights].capabilities for model in local if model.weights and model.weights in catalog
+    }
+    measures = {name: does for name, able in known.items() if (does := only_measures(able)) is not None}
     url = banner.base_url(settings.host, settings.port)
     terminal.note(f"starting {', '.join(plan.models)} ...")
 
@@ -69,6 +74,8 @@ def _serve(
         if settings.json:
             terminal.out(banner.as_json(url, directory.bootstrap, plan.models))
         else:
-            terminal.out(banner.as_text(url, directory.bootstrap, plan.models, seconds, colour=colour))
+            terminal.out(
+                banner.as_text(url, directory.bootstrap, plan.models, seconds, colour=colour, measures=measures)
+            )
 
     return asyncio.run(Supervisor(plan, url, logs=directory.logs, terminal=terminal, ready=ready).run())

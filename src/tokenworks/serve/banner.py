@@ -3,7 +3,9 @@
 import json
 import os
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 BOLD, DIM, GREEN, END = "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[0m"
@@ -28,10 +30,28 @@ def as_json(url: str, bootstrap: Path, models: tuple[str, ...]) -> str:
     )
 
 
-def as_text(url: str, bootstrap: Path, models: tuple[str, ...], seconds: float, *, colour: bool) -> str:
+EXAMPLES: dict[str | None, tuple[str, dict[str, Any]]] = {
+    None: ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hello!"}]}),
+    "embeddings": ("/v1/embeddings", {"input": "Hello!"}),
+    "rerank": ("/v1/rerank", {"query": "Who barks?", "documents": ["A cat.", "A dog."]}),
+}
+"""What to try: of a model that writes; of one that only makes embeddings, or only ranks."""
+
+
+def as_text(
+    url: str,
+    bootstrap: Path,
+    models: tuple[str, ...],
+    seconds: float,
+    *,
+    colour: bool,
+    measures: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """`measures`: of models that write nothing, what they do."""
     bold, dim, green, end = (BOLD, DIM, GREEN, END) if colour else ("", "", "", "")
     key = _keys(bootstrap).get("api_key", f'in {bootstrap} ("api_key")')
-    question = {"model": models[0] if models else "MODEL", "messages": [{"role": "user", "content": "Hello!"}]}
+    tried = next((model for model in models if model not in measures), models[0] if models else "MODEL")
+    path, question = EXAMPLES[measures.get(tried)]
     rows = {
         "Base URL": f"{bold}{url}/v1{end}",
         "API key": f"{bold}{key}{end}",
@@ -40,6 +60,7 @@ def as_text(url: str, bootstrap: Path, models: tuple[str, ...], seconds: float, 
         "Logs": f"{_near(bootstrap.parent / 'logs')}/",
     }
     table = "\n".join(f"  {dim}{name:<11}{end}{value}" for name, value in rows.items())
+    chat = f"\n  {dim}Or talk to it in another terminal:{end} tokenworks chat{_chat_options(url, bootstrap)}"
     return f"""
 {green}●{end} {bold}Tokenworks is ready{end} {dim}after {seconds:.1f} s{end}
 
@@ -47,12 +68,11 @@ def as_text(url: str, bootstrap: Path, models: tuple[str, ...], seconds: float, 
 
   {dim}Try it:{end}
 
-curl {url}/v1/chat/completions \\
+curl {url}{path} \\
   -H 'Authorization: Bearer {key}' \\
   -H 'Content-Type: application/json' \\
-  -d {shlex.quote(json.dumps(question))}
-
-  {dim}Or talk to it in another terminal:{end} tokenworks chat{_chat_options(url, bootstrap)}
+  -d {shlex.quote(json.dumps({"model": tried, **question}))}
+{"" if tried in measures else chat}
   {dim}Ctrl-C stops it.{end}
 """
 

@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -268,3 +270,27 @@ def test_damaged_weights_are_told(tmp_path: Path) -> None:
     engine = Measurer(Setup("m", Address.parse("unix:/unused.sock")), _plan(path))
     with pytest.raises(EngineFailed, match="cannot be loaded"):
         asyncio.run(engine.start(path))
+
+
+def test_a_worker_tells_what_it_does_and_comes_back_when_it_dies(
+    start: Callable[..., Any], control: Any, key: Path, tmp_path: Path
+) -> None:
+    tiny.encoder(tmp_path / "w.gguf", pooling=Pooling.MEAN)
+    options = ("--model", "m", "--engine", "llama", "--weights", f"file:{tmp_path}/w.gguf")
+    worker = start(*options, control=control, key=key)
+    beat = control.until_beat(lambda beat: beat["state"] == "ready")
+    assert (beat["protocols"], beat["capabilities"], beat["context_length"]) == (["worker"], ["embeddings"], CONTEXT)
+
+    def vectors() -> int:
+        at = worker.socket.with_name("w-engine.sock")
+        status, body = worker.call("POST", "/worker/v1/generate", {"embed": ["the cat", "a dog"]}, at=at)
+        return body.count(b"vector") if status == 200 else 0
+
+    assert vectors() == 2
+    assert worker.metric("tokenworks_engine_computed_tokens") > 0
+    (child,) = worker.children()
+    os.kill(child, signal.SIGKILL)
+    control.until_beat(lambda beat: beat["state"] == "restarting" and "killed by SIGKILL" in beat["reason"])
+    worker.until_state("ready")
+    assert vectors() == 2
+    assert worker.stop() == 0
