@@ -130,6 +130,8 @@ def test_who_comes_back_says_where_it_was() -> None:
     assert held.live("a")
     held.forget("a")
     assert held.wanted("a").after == -1
+    with pytest.raises(ValueError, match="never what it held"):
+        held.take("a", BlockStored(2, "ram", [2]))
 
 
 def busy(planner: Planner, requests: int) -> None:

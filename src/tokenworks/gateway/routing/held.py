@@ -46,11 +46,13 @@ class Held:
         return {upstream: self._run(self._replicas.get(upstream), *known) for upstream in upstreams}
 
     def take(self, upstream: str, event: KVEvent) -> None:
-        """What it told. The first thing that one tells is that it begins anew."""
+        """What it told. ValueError unless the first thing is that it begins anew."""
         if isinstance(event, AllBlocksCleared):
             self._replicas[upstream] = _Replica(event)
             return
-        replica = self._replicas[upstream]
+        replica = self._replicas.get(upstream)
+        if replica is None:
+            raise ValueError(f"{upstream} tells of changes, and never what it held before")
         replica.number = event.number
         match event:
             case BlockStored(medium=medium, blocks=blocks):
