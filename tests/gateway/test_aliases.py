@@ -208,16 +208,16 @@ def test_an_explanation_shows_every_step(gateway: Gateway) -> None:
 
 def test_official_clients_name_it_like_any_model(gateway: Gateway) -> None:
     publish(gateway, chat(to="assistant", rules=[{"when": {"metadata": {"tier": "gold"}}, "to": "tried"}]))
-    client = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=KEY, max_retries=0)
-    assert "chat" in [model.id for model in client.models.list()]
-    answer = client.chat.completions.create(**CHAT, metadata={"tier": "gold"}, store=False)  # type: ignore[call-overload]
-    assert answer.choices[0].message.content == "Hello!"
-    chunks = list(client.chat.completions.create(**CHAT, stream=True))  # type: ignore[call-overload]
-    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == "Hello there!"
-    other = anthropic.Anthropic(base_url=gateway.url, api_key=KEY, max_retries=0)
-    message = other.messages.create(model="chat", max_tokens=9, messages=[{"role": "user", "content": "Hi"}])
-    assert message.content[0].type == "text"
-    assert models_asked(gateway) == ["model-s", "model-1", "model-1"]
+    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=KEY, max_retries=0) as client:
+        assert "chat" in [model.id for model in client.models.list()]
+        answer = client.chat.completions.create(**CHAT, metadata={"tier": "gold"}, store=False)  # type: ignore[call-overload]
+        assert answer.choices[0].message.content == "Hello!"
+        chunks = list(client.chat.completions.create(**CHAT, stream=True))  # type: ignore[call-overload]
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == "Hello there!"
+    with anthropic.Anthropic(base_url=gateway.url, api_key=KEY, max_retries=0) as other:
+        message = other.messages.create(model="chat", max_tokens=9, messages=[{"role": "user", "content": "Hi"}])
+        assert message.content[0].type == "text"
+        assert models_asked(gateway) == ["model-s", "model-1", "model-1"]
 
 
 SHADOW = {"to": "tried", "percent": 100}

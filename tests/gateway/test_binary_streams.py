@@ -37,39 +37,41 @@ def plays(body: bytes, *, pieces: int = 37) -> Any:
 
 def test_to_an_openai_client(bedrock: Gateway) -> None:
     bedrock.upstream.script = plays((BEDROCK / "chat.stream").read_bytes())
-    client = openai.OpenAI(base_url=f"{bedrock.url}/v1", api_key=KEY, max_retries=0)
-    chunks = list(
-        client.chat.completions.create(
-            model="assistant",
-            messages=[{"role": "user", "content": "Hi"}],
-            stream=True,
-            stream_options={"include_usage": True},
+    with openai.OpenAI(base_url=f"{bedrock.url}/v1", api_key=KEY, max_retries=0) as client:
+        chunks = list(
+            client.chat.completions.create(
+                model="assistant",
+                messages=[{"role": "user", "content": "Hi"}],
+                stream=True,
+                stream_options={"include_usage": True},
+            )
         )
-    )
-    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == "Bonjour — ça va ?"
-    assert chunks[-1].usage is not None and chunks[-1].usage.total_tokens == 16
-    assert bedrock.upstream.seen[-1].path.endswith("/model/model-1/converse-stream")
-    assert bedrock.upstream.seen[-1].body["messages"] == [{"role": "user", "content": [{"text": "Hi"}]}]
+        assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == "Bonjour — ça va ?"
+        assert chunks[-1].usage is not None and chunks[-1].usage.total_tokens == 16
+        assert bedrock.upstream.seen[-1].path.endswith("/model/model-1/converse-stream")
+        assert bedrock.upstream.seen[-1].body["messages"] == [{"role": "user", "content": [{"text": "Hi"}]}]
 
 
 def test_to_an_anthropic_client_with_a_tool(bedrock: Gateway) -> None:
     bedrock.upstream.script = plays((BEDROCK / "tool_call.stream").read_bytes())
-    client = anthropic.Anthropic(base_url=bedrock.url, api_key=KEY, max_retries=0)
-    tool: Any = {"name": "weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}
-    with client.messages.stream(
-        model="assistant", max_tokens=50, messages=[{"role": "user", "content": "Hi"}], tools=[tool]
-    ) as stream:
-        message = stream.get_final_message()
-    (block,) = message.content
-    assert (block.type, message.stop_reason) == ("tool_use", "tool_use")
-    assert block.type == "tool_use" and block.input == {"city": "Łódź"}
-    assert (message.usage.input_tokens, message.usage.output_tokens) == (11, 5)
+    with anthropic.Anthropic(base_url=bedrock.url, api_key=KEY, max_retries=0) as client:
+        tool: Any = {"name": "weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}
+        with client.messages.stream(
+            model="assistant", max_tokens=50, messages=[{"role": "user", "content": "Hi"}], tools=[tool]
+        ) as stream:
+            message = stream.get_final_message()
+        (block,) = message.content
+        assert (block.type, message.stop_reason) == ("tool_use", "tool_use")
+        assert block.type == "tool_use" and block.input == {"city": "Łódź"}
+        assert (message.usage.input_tokens, message.usage.output_tokens) == (11, 5)
 
 
 def test_an_exception_in_the_stream_reaches_the_client(bedrock: Gateway) -> None:
     bedrock.upstream.script = plays((SPECIMENS / "bedrock_converse" / "error.stream").read_bytes())
-    client = openai.OpenAI(base_url=f"{bedrock.url}/v1", api_key=KEY, max_retries=0)
-    with pytest.raises(openai.APIError, match="Too many tokens"):
+    with (
+        openai.OpenAI(base_url=f"{bedrock.url}/v1", api_key=KEY, max_retries=0) as client,
+        pytest.raises(openai.APIError, match="Too many tokens"),
+    ):
         list(
             client.chat.completions.create(model="assistant", messages=[{"role": "user", "content": "Hi"}], stream=True)
         )
@@ -79,8 +81,10 @@ def test_a_damaged_message_is_never_passed_on_as_text(bedrock: Gateway) -> None:
     body = bytearray((BEDROCK / "chat.stream").read_bytes())
     body[-200] ^= 1
     bedrock.upstream.script = plays(bytes(body))
-    client = openai.OpenAI(base_url=f"{bedrock.url}/v1", api_key=KEY, max_retries=0)
-    with pytest.raises(openai.APIError, match="garbled"):
+    with (
+        openai.OpenAI(base_url=f"{bedrock.url}/v1", api_key=KEY, max_retries=0) as client,
+        pytest.raises(openai.APIError, match="garbled"),
+    ):
         list(
             client.chat.completions.create(model="assistant", messages=[{"role": "user", "content": "Hi"}], stream=True)
         )
@@ -92,9 +96,9 @@ def test_a_whole_answer(bedrock: Gateway) -> None:
         return web.json_response(json.loads((BEDROCK / "usage.response").read_bytes()))
 
     bedrock.upstream.script = script
-    client = anthropic.Anthropic(base_url=bedrock.url, api_key=KEY, max_retries=0)
-    message = client.messages.create(model="assistant", max_tokens=5, messages=[{"role": "user", "content": "Hi"}])
-    thought, text = message.content
-    assert thought.type == "thinking" and (thought.thinking, thought.signature) == ("Hm.", "c2ln")
-    assert text.type == "text" and text.text == "Bonjour — ça va ?"
-    assert message.usage.cache_read_input_tokens == 6
+    with anthropic.Anthropic(base_url=bedrock.url, api_key=KEY, max_retries=0) as client:
+        message = client.messages.create(model="assistant", max_tokens=5, messages=[{"role": "user", "content": "Hi"}])
+        thought, text = message.content
+        assert thought.type == "thinking" and (thought.thinking, thought.signature) == ("Hm.", "c2ln")
+        assert text.type == "text" and text.text == "Bonjour — ça va ?"
+        assert message.usage.cache_read_input_tokens == 6

@@ -50,9 +50,9 @@ def fireworks_texts(gateway: Any) -> Iterator[str | None]:
 
 
 def hub_texts(gateway: Any) -> Iterator[str | None]:
-    client = InferenceClient(base_url=gateway.url, api_key=KEY, timeout=20)
-    chunks = client.chat_completion(HELLO, model="assistant", stream=True)
-    yield from [choice.delta.content for chunk in chunks for choice in chunk.choices]
+    with InferenceClient(base_url=gateway.url, api_key=KEY, timeout=20) as client:
+        chunks = client.chat_completion(HELLO, model="assistant", stream=True)
+        yield from [choice.delta.content for chunk in chunks for choice in chunk.choices]
 
 
 CLIENTS = {

@@ -34,10 +34,10 @@ def bring(gateway: Gateway, *secrets: str) -> None:
 
 
 def ask(gateway: Gateway) -> Any:
-    client = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=KEY, max_retries=0)
-    return client.chat.completions.with_raw_response.create(
-        model="assistant", messages=[{"role": "user", "content": "Hi"}]
-    )
+    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=KEY, max_retries=0) as client:
+        return client.chat.completions.with_raw_response.create(
+            model="assistant", messages=[{"role": "user", "content": "Hi"}]
+        )
 
 
 def told(gateway: Gateway) -> str | None:

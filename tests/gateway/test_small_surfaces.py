@@ -173,7 +173,8 @@ def settled(gateway: Any, request_id: str) -> Any:
 
 
 def test_the_openai_client_gets_vectors_as_base64_by_its_own_wish(small_gateway: Any) -> None:
-    answer = openai_client(small_gateway).embeddings.with_raw_response.create(model="vectors", input=["a", "b"])
+    with openai_client(small_gateway) as client:
+        answer = client.embeddings.with_raw_response.create(model="vectors", input=["a", "b"])
     parsed = answer.parse()
     assert small_gateway.upstream.seen[0].body["encoding_format"] == "base64"
     assert [item.embedding for item in parsed.data] == [pytest.approx(vector) for vector in VECTORS]
@@ -184,16 +185,15 @@ def test_the_openai_client_gets_vectors_as_base64_by_its_own_wish(small_gateway:
 
 
 def test_the_openai_client_gets_vectors_as_floats(small_gateway: Any) -> None:
-    answer = openai_client(small_gateway).embeddings.create(
-        model="vectors", input="a", encoding_format="float", dimensions=2
-    )
+    with openai_client(small_gateway) as client:
+        answer = client.embeddings.create(model="vectors", input="a", encoding_format="float", dimensions=2)
     assert answer.data[0].embedding == VECTORS[0]
     assert small_gateway.upstream.seen[0].body["dimensions"] == 2
 
 
 def test_a_stream_of_vectors_is_refused_by_name(small_gateway: Any) -> None:
-    with pytest.raises(BadRequestError) as refused:
-        openai_client(small_gateway).embeddings.create(model="vectors", input="a", extra_body={"stream": True})
+    with openai_client(small_gateway) as client, pytest.raises(BadRequestError) as refused:
+        client.embeddings.create(model="vectors", input="a", extra_body={"stream": True})
     assert refused.value.param == "stream"
 
 
@@ -224,14 +224,18 @@ def test_rerank_passes_through_and_is_billed(small_gateway: Any, path: str) -> N
 
 @pytest.mark.parametrize("adapter", [None, "tgi-model"], ids=["onto text completions", "onto the same protocol"])
 def test_hugging_faces_client_generates(small_gateway: Any, adapter: str | None) -> None:
-    client = hub_client(small_gateway)
-    assert client.text_generation("Why", adapter_id=adapter) == " blue sky"
-    whole = client.text_generation("Why", details=True, adapter_id=adapter, max_new_tokens=5, temperature=0.5)
-    assert (whole.generated_text, whole.details.generated_tokens) == (" blue sky", 2)
-    assert "".join(client.text_generation("Why", stream=True, adapter_id=adapter)) == " blue sky"
-    *_, last = client.text_generation("Why", stream=True, details=True, adapter_id=adapter)
-    assert last.generated_text == " blue sky"
-    assert (last.details.finish_reason, last.details.input_length, last.details.generated_tokens) == ("length", 4, 2)
+    with hub_client(small_gateway) as client:
+        assert client.text_generation("Why", adapter_id=adapter) == " blue sky"
+        whole = client.text_generation("Why", details=True, adapter_id=adapter, max_new_tokens=5, temperature=0.5)
+        assert (whole.generated_text, whole.details.generated_tokens) == (" blue sky", 2)
+        assert "".join(client.text_generation("Why", stream=True, adapter_id=adapter)) == " blue sky"
+        *_, last = client.text_generation("Why", stream=True, details=True, adapter_id=adapter)
+        assert last.generated_text == " blue sky"
+        assert (last.details.finish_reason, last.details.input_length, last.details.generated_tokens) == (
+            "length",
+            4,
+            2,
+        )
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -267,14 +271,15 @@ def test_a_grammar_is_refused_by_name_where_it_would_be_lost(small_gateway: Any)
 
 
 def test_hugging_faces_client_understands_the_errors(small_gateway: Any) -> None:
-    client = hub_client(small_gateway)
-    with pytest.raises(ValidationError, match=r"parameters\.top_p"):
-        client.text_generation("Why", top_p=2.0)
-    with pytest.raises(OverloadedError):
-        client.text_generation("overload")
-    with pytest.raises(HfHubHTTPError) as unknown:
-        InferenceClient(base_url=small_gateway.url, api_key="sk-tw-wrong").text_generation("Why")
-    assert unknown.value.response.status_code == 401
+    with hub_client(small_gateway) as client:
+        with pytest.raises(ValidationError, match=r"parameters\.top_p"):
+            client.text_generation("Why", top_p=2.0)
+        with pytest.raises(OverloadedError):
+            client.text_generation("overload")
+        stranger = InferenceClient(base_url=small_gateway.url, api_key="sk-tw-wrong")
+        with stranger, pytest.raises(HfHubHTTPError) as unknown:
+            stranger.text_generation("Why")
+        assert unknown.value.response.status_code == 401
 
 
 def test_a_stream_that_breaks_says_so_in_its_own_form(small_gateway: Any) -> None:
@@ -284,15 +289,15 @@ def test_a_stream_that_breaks_says_so_in_its_own_form(small_gateway: Any) -> Non
 
 
 def test_hugging_faces_client_chats_without_a_model(small_gateway: Any) -> None:
-    client = hub_client(small_gateway)
-    messages = [{"role": "user", "content": "Hi"}]
-    assert client.chat_completion(messages).choices[0].message.content == "Hello"
-    chunks = list(client.chat_completion(messages, stream=True))
-    assert "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices) == "Hello"
-    schema = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}
-    client.chat_completion(messages, response_format=schema)
-    asked = small_gateway.upstream.seen[-1].body
-    assert (asked["model"], asked["response_format"]["json_schema"]["schema"]) == ("both-1", {"type": "object"})
+    with hub_client(small_gateway) as client:
+        messages = [{"role": "user", "content": "Hi"}]
+        assert client.chat_completion(messages).choices[0].message.content == "Hello"
+        chunks = list(client.chat_completion(messages, stream=True))
+        assert "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices) == "Hello"
+        schema = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}
+        client.chat_completion(messages, response_format=schema)
+        asked = small_gateway.upstream.seen[-1].body
+        assert (asked["model"], asked["response_format"]["json_schema"]["schema"]) == ("both-1", {"type": "object"})
 
 
 def test_tgis_own_client_gets_its_dialect_of_chat(small_gateway: Any) -> None:
@@ -321,8 +326,8 @@ def test_hugging_faces_features_are_bare_vectors(small_gateway: Any, path: str) 
 
 
 def test_what_a_server_of_one_model_says_of_itself(small_gateway: Any) -> None:
-    client = InferenceClient(model=small_gateway.url, provider="hf-inference", api_key=KEY)
-    said = client.get_endpoint_info()
-    assert (said["model_id"], said["max_total_tokens"]) == ("both", 512)
-    assert client.health_check()
-    assert call(small_gateway, "GET", "/info", key=None)[0] == 401
+    with InferenceClient(model=small_gateway.url, provider="hf-inference", api_key=KEY) as client:
+        said = client.get_endpoint_info()
+        assert (said["model_id"], said["max_total_tokens"]) == ("both", 512)
+        assert client.health_check()
+        assert call(small_gateway, "GET", "/info", key=None)[0] == 401

@@ -58,7 +58,8 @@ def ask(gateway: Any, path: str = "/v1/chat/completions", stream: bool = False, 
         with urllib.request.urlopen(request, timeout=30) as answer:
             return answer.status, answer.read().decode() if stream else json.load(answer)
     except urllib.error.HTTPError as error:
-        return error.code, json.load(error)
+        with error:
+            return error.code, json.load(error)
 
 
 def frames(*events: wire.Event) -> web.Response:
