@@ -3,8 +3,10 @@
 import gc
 import sys
 
-from tokenworks.control.app import main
+gc.disable()  # what is imported stays: to look through it over and over takes a seventh of the start
 
-code = main()
-gc.freeze()  # or Python would look through everything imported once more, for most of a second
-sys.exit(code)
+from tokenworks.control.app import main  # noqa: E402
+
+gc.freeze()  # nor is it looked through later, or once more at the end, for most of a second
+gc.enable()
+sys.exit(main())
