@@ -10,8 +10,6 @@ import signal
 import socket
 import sqlite3
 import struct
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -21,6 +19,7 @@ from typing import Any
 import msgspec
 import pytest
 from sqlalchemy.engine import make_url
+from tests.control.forking import Fork, origin
 
 from tokenworks.batches.records import LEASE_PATH, LeaseAnswer, LeaseCall, LineRecord, ResultRecord
 from tokenworks.control.storage import migrate
@@ -66,10 +65,10 @@ class ControlProcess:
         self.address = f"unix:{self.socket}"
         self.options = list(options)
         self._environment = {**os.environ, **(environment or {})}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Fork | None = None
 
     def spawn(self) -> None:
-        self._process = subprocess.Popen(self._command(), env=self._environment, stderr=subprocess.PIPE)
+        self._process = origin().fork(["--data-dir", str(self.data_dir), *self.options], self._environment)
 
     def start(self) -> "ControlProcess":
         """Returns when it answers."""
@@ -86,8 +85,10 @@ class ControlProcess:
 
     def run(self) -> tuple[int, str]:
         """For a start that fails: exit code and standard error."""
-        done = subprocess.run(self._command(), env=self._environment, capture_output=True, timeout=PATIENCE)
-        return done.returncode, done.stderr.decode()
+        self.spawn()
+        code = self._process.wait(PATIENCE)
+        with self._process.stderr as said:
+            return code, said.read().decode()
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         assert self._process is not None
@@ -167,9 +168,6 @@ class ControlProcess:
             framing.append(body, Settled(request_id, charge=charge, **ended))
         gateway = f"gw_{request_id}_{opened['attempt']}"
         assert self.internal("POST", f"/internal/v1/journal/{gateway}?first=0", bytes(body)).status == 200
-
-    def _command(self) -> list[str]:
-        return [sys.executable, "-m", "tokenworks.control", "--data-dir", str(self.data_dir), *self.options]
 
 
 class Project:
@@ -265,6 +263,14 @@ class Make:
             "state": state,
             **fields,
         }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_origin() -> Iterator[None]:
+    yield
+    if origin.cache_info().currsize:
+        origin().close()
+        origin.cache_clear()
 
 
 @pytest.fixture(scope="session")

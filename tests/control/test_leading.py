@@ -2,6 +2,7 @@
 
 import signal
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -20,7 +21,8 @@ class Peer(ControlProcess):
 
     def spawn(self):
         log = (self.data_dir / "errors").open("w+b")
-        self._process = subprocess.Popen(self._command(), env=self._environment, stderr=log)
+        command = [sys.executable, "-m", "tokenworks.control", "--data-dir", str(self.data_dir), *self.options]
+        self._process = subprocess.Popen(command, env=self._environment, stderr=log)
         self._process.stderr = log
 
     @property
