@@ -325,7 +325,7 @@ def control_process() -> Callable[..., contextlib.AbstractContextManager[Control
     return build
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def project(running: ControlProcess) -> Project:
     """The one of the shared process."""
     return Project(running)
@@ -337,9 +337,9 @@ def project_of() -> type[Project]:
     return Project
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def running() -> Iterator[ControlProcess]:
-    """One process for all tests that leave it as it was, or do not mind."""
+    """One process for all tests of a file that leave it as it was, or do not mind."""
     path = Path(tempfile.mkdtemp(prefix="twc"))
     process = ControlProcess(path, "--local-model", "smollm2-135m").start()
     yield process

@@ -164,7 +164,7 @@ def stripe(stripe_server):
     return stripe_server
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def running(control_process, backend, request):
     """Control on each of the databases."""
     database = [] if backend == "sqlite" else ["--database", request.getfixturevalue("postgres").database()]
