@@ -14,6 +14,7 @@ from openai._models import construct_type
 from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletionChunk
 
+from tokenworks.core.errors import UpstreamBroken
 from tokenworks.core.events import ToolCallDelta
 from tokenworks.core.request import Request
 from tokenworks.core.usage import Usage
@@ -151,6 +152,13 @@ def test_pieces_of_reasoning_need_no_number(way: Any) -> None:
     assert message.content == "a"
     [told] = message.reasoning_details
     assert (told["text"], told["signature"]) == ("hm", "s")
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("index", [-1, 128, 2**60])
+def test_a_choice_that_nobody_asked_for_is_a_garbled_stream(way: Any, index: int) -> None:
+    with pytest.raises(UpstreamBroken, match="garbled"):
+        way(sent([TEXT, chunk({"content": "a"}, index=index), END]), asked())
 
 
 def test_usage_that_a_host_does_not_tell_is_counted_for_who_asked_for_it() -> None:

@@ -165,6 +165,15 @@ def test_a_lawful_stream_stays_as_it_is(events: list[Event]) -> None:
         assert {**before, "response": None} == {**after, "response": None}
 
 
+def test_a_part_far_from_the_others_is_a_garbled_stream() -> None:
+    told = written([TextDelta("a"), Finished(FinishReason.STOP)])
+    for event in told:
+        if "content_index" in event:
+            event["content_index"] = 2**60
+    with pytest.raises(UpstreamBroken, match="garbled"):
+        passed(told)
+
+
 def test_content_in_an_item_of_another_type_is_a_garbled_stream() -> None:
     told = written([TextDelta("a"), Finished(FinishReason.STOP)])
     told[2]["item"]["type"] = "function_call"

@@ -10,6 +10,7 @@ Temperature = Annotated[float, Meta(ge=0, le=2)]
 Probability = Annotated[float, Meta(ge=0, le=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Name = Annotated[str, Meta(min_length=1)]
+MOST_CHOICES = 128
 
 
 class TextPart(msgspec.Struct, tag="text"):
@@ -214,7 +215,7 @@ class ChatRequest(msgspec.Struct):
     logit_bias: dict[str, Annotated[float, Meta(ge=-100, le=100)]] | None = None
     seed: int | None = None
     stop: str | list[str] | None = None
-    n: Annotated[int, Meta(ge=1, le=128)] | None = None
+    n: Annotated[int, Meta(ge=1, le=MOST_CHOICES)] | None = None
     logprobs: bool | Annotated[int, Meta(ge=0, le=20)] | None = None
     """A number is Together's way: so many alternatives."""
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
@@ -315,7 +316,9 @@ class Delta(msgspec.Struct):
 
 
 class Choice(msgspec.Struct):
-    index: int | None = None
+    """As many as anybody can ask for: a host that counts on without end is garbled."""
+
+    index: Annotated[int, Meta(ge=0, lt=MOST_CHOICES)] | None = None
     delta: Delta | None = None
     message: Delta | None = None
     finish_reason: str | None = None

@@ -26,6 +26,8 @@ _BEGINNINGS = frozenset({"response.created", "response.queued", "response.in_pro
 _ENDINGS = frozenset({"response.completed", "response.incomplete"})
 _PREFIXES = {"message": "msg", "reasoning": "rs", "function_call": "fc"}
 
+_MOST_MISSING = 16
+"""Parts of an item that are put in their places; a host that lacks more counts otherwise."""
 _IDENTITY = ("id", "call_id")
 
 Passed = tuple[str, bytes]
@@ -136,6 +138,8 @@ class Lawful:
             if event.type == _PART_ADDED and event.content_index < item.parts:
                 return  # told before
             begins = event.type == _PART_ADDED
+            if event.content_index - item.parts > _MOST_MISSING:
+                raise ValueError(f"part {event.content_index} of an item comes after {item.parts} others")
             for missing in range(item.parts, event.content_index + (not begins)):
                 empty = {"type": part, "refusal": ""} if part == "refusal" else _NO_TEXT
                 place = {"item_id": item.body["id"], "output_index": index, "content_index": missing}
