@@ -226,6 +226,16 @@ def test_a_background_response_that_fails_says_so(client: OpenAI, stream: bool) 
     assert ended.error is not None and ended.error.message
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_has_no_effect_in_the_background_is_reported_or_refused(client: OpenAI, stream: bool) -> None:
+    asked: Any = {"model": "echo", "input": "a", "background": True, "stream": stream, "extra_body": {"wizardry": 1}}
+    raw = client.responses.with_raw_response.create(**asked)
+    assert raw.headers["x-tokenworks-ignored"] == "wizardry"
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.responses.create(**asked, extra_headers={"x-tokenworks-strict": "true"})
+    assert refused.value.param == "wizardry"
+
+
 def test_what_cannot_run_in_the_background_is_refused_at_once(client: OpenAI) -> None:
     with pytest.raises(openai.NotFoundError):
         client.responses.create(model="nothing", input="Hi", background=True)

@@ -133,6 +133,19 @@ def test_failures_are_told(client: Client) -> None:
         assert raised.value.detail and raised.value.title
 
 
+def test_what_has_no_effect_is_reported_or_refused(patient_server: Any) -> None:
+    url = f"{patient_server.url}/v1/models/tokenworks/echo/predictions"
+    headers = {"authorization": f"Bearer {patient_server.api_key}"}
+    body = {"input": {"prompt": "a", "wizardry": 3}}
+    made = httpx.post(url, json=body, headers=headers)
+    assert (made.status_code, made.headers["x-tokenworks-ignored"]) == (201, "wizardry")
+    refused = httpx.post(url, json=body, headers=headers | {"x-tokenworks-strict": "true"})
+    assert (refused.status_code, refused.json()["invalid_fields"]) == (422, [{"field": "wizardry"}])
+    plain = httpx.post(url, json={"input": {"prompt": "a"}}, headers=headers | {"x-tokenworks-strict": "true"})
+    assert plain.status_code == 201
+    assert "x-tokenworks-ignored" not in plain.headers
+
+
 def test_predictions_are_listed_by_page_and_only_for_their_project(
     client: Client, stranger: Client, patient_server: Any
 ) -> None:

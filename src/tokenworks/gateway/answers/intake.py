@@ -5,10 +5,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from tokenworks.core.caller import Caller
-from tokenworks.core.errors import TokenworksError
+from tokenworks.core.errors import InvalidRequest, NotFound, TokenworksError
 from tokenworks.core.request import Request
 from tokenworks.gateway.admission.keys import Keys
 from tokenworks.gateway.admission.residency import require_storable
+from tokenworks.gateway.edge import headers
 from tokenworks.gateway.edge.delivery import EdgeLimits
 from tokenworks.gateway.edge.exchange import Exchange
 from tokenworks.gateway.pipeline import Pipeline
@@ -16,6 +17,9 @@ from tokenworks.gateway.routing.planner import Planner
 from tokenworks.gateway.routing.vocabulary import choices
 from tokenworks.gateway.upstreams.counting import count_tokens
 from tokenworks.gateway.upstreams.http import Upstreams
+from tokenworks.gateway.upstreams.parameters import without_effect
+from tokenworks.gateway.upstreams.prepare import prepare
+from tokenworks.protocols.base import Codec, Observation
 from tokenworks.snapshot.state import State
 from tokenworks.snapshot.subscriber import Subscriber
 
@@ -59,14 +63,29 @@ class Intake:
         `remedy` is told, a sentence."""
         require_storable(caller, self.state, remedy, also=also)
 
-    def check(self, caller: Caller, request: Request) -> None:
-        """Raises now what the pipeline would raise before it calls anybody."""
+    def check(self, exchange: Exchange, codec: Codec, caller: Caller, request: Request) -> None:
+        """Raises now what the pipeline would raise before it calls anybody, and notes what would have no effect."""
         *earlier, last = choices(request, self.state, caller)
         for choice in earlier:
             with contextlib.suppress(TokenworksError):
-                self._planner.plan(choice, caller, self.state)
-                return
-        self._planner.plan(last, caller, self.state)
+                exchange.ignored = self._ignored(codec, caller, choice)
+                break
+        else:
+            exchange.ignored = self._ignored(codec, caller, last)
+        headers.require_effect(exchange, exchange.ignored)
+
+    def _ignored(self, codec: Codec, caller: Caller, request: Request) -> list[str]:
+        """Where it can be answered first."""
+        refused: InvalidRequest | None = None
+        for target in self._planner.plan(request, caller, self.state):
+            upstream = self.state.upstreams[target.upstream]
+            try:
+                prepared = prepare(codec, request, upstream, target.model, Observation(), ("", 0))
+            except InvalidRequest as error:
+                refused = refused or error
+            else:
+                return without_effect(request, upstream, prepared)
+        raise refused or NotFound(f"Nobody answers for the model '{request.model}'.", param="model")
 
     async def count(self, caller: Caller, request: Request) -> int:
         """The tokens of the prompt. InvalidRequest when nobody can tell."""

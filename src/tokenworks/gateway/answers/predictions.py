@@ -113,7 +113,7 @@ class Predictions:
         request.options["version"] = version_id(model.name)
         webhook = _webhook(request)
         self._intake.require_storable(caller, also=() if webhook is None else (WEBHOOKS,))
-        self._intake.check(caller, request)
+        self._intake.check(exchange, CODEC, caller, request)
         created = time.time()
         places = urls(origin(exchange), CODEC.response_id(exchange.request_id))
         places.pop("web")  # there is no such page here

@@ -108,7 +108,7 @@ class Responses:
                 raise NotFound(f"There is nothing at {exchange.path}.", code="unknown_path")
 
     async def _run(self, exchange: Exchange, codec: Codec, caller: Caller, asked: Request, request: Request) -> None:
-        self._intake.check(caller, request)
+        self._intake.check(exchange, codec, caller, request)
         created = int(time.time())
         subject = BackgroundResponse(request, codec.response_id(exchange.request_id), created)
         first, _ = response_save(asked, caller.project_id, subject.body(), ended=False)

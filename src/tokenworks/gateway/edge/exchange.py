@@ -58,6 +58,8 @@ class Exchange:
         """What the log line of this request says about it: never prompt or answer text."""
         self.tell_failure: Callable[[TokenworksError], bytes] | None = None
         """How the stream that is under way says that it broke, where its codec alone cannot."""
+        self.ignored: Sequence[str] = ()
+        """Parameters without effect, where it is answered before anybody is asked."""
         self.degraded = ""
         """Why limits were applied by this gateway alone."""
         self.ended = ""

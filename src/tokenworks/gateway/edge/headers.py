@@ -2,10 +2,11 @@
 
 import math
 import re
+from collections.abc import Sequence
 
 import msgspec
 
-from tokenworks.core.errors import LimitReached, TokenworksError, UpstreamRejected
+from tokenworks.core.errors import InvalidRequest, LimitReached, TokenworksError, UpstreamRejected
 from tokenworks.gateway.edge.exchange import Exchange, Header
 from tokenworks.protocols.base import TellsAllowances
 
@@ -78,8 +79,8 @@ def of_answer(exchange: Exchange, answerer: Answerer | None = None) -> list[Head
         headers.append((b"x-tokenworks-cost-nano-usd", b"%d" % exchange.charge))
     if answerer is not None:
         headers += answerer.headers()
-        if answerer.ignored:
-            headers.append((b"x-tokenworks-ignored", ",".join(map(_safe, answerer.ignored[:MOST_NAMES])).encode()))
+    if ignored := exchange.ignored if answerer is None else answerer.ignored:
+        headers.append((b"x-tokenworks-ignored", ",".join(map(_safe, ignored[:MOST_NAMES])).encode()))
     return headers
 
 
@@ -117,3 +118,9 @@ def _hopeless(error: TokenworksError) -> bool:
 def strict(exchange: Exchange) -> bool:
     """Whether the caller wants an error in place of a parameter without effect."""
     return (exchange.header(b"x-tokenworks-strict") or b"").lower() in (b"true", b"1")
+
+
+def require_effect(exchange: Exchange, ignored: Sequence[str]) -> None:
+    """InvalidRequest for a parameter without effect, where the caller wants that."""
+    if ignored and strict(exchange):
+        raise InvalidRequest(f"'{ignored[0]}' has no effect here.", param=ignored[0], code="unsupported_parameter")

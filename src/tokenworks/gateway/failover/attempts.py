@@ -10,7 +10,7 @@ from tokenworks.core.errors import Fault, InvalidRequest, TokenworksError, Upstr
 from tokenworks.core.request import Conversation, Request
 from tokenworks.core.target import Target
 from tokenworks.gateway.edge.delivery import Delivery
-from tokenworks.gateway.edge.headers import Answerer, strict
+from tokenworks.gateway.edge.headers import Answerer, require_effect
 from tokenworks.gateway.failover.budget import RetryBudget
 from tokenworks.gateway.failover.continuing import Story, begin, join, resumed
 from tokenworks.gateway.failover.health import Health
@@ -211,8 +211,7 @@ class _Run:
         ignored = without_effect(request, upstream, prepared)
         if "service_tier" in ignored:
             attempt.observation.answered_at("default")
-        if ignored and strict(delivery.exchange):
-            raise InvalidRequest(f"'{ignored[0]}' has no effect here.", param=ignored[0], code="unsupported_parameter")
+        require_effect(delivery.exchange, ignored)
         return prepared, ignored
 
     async def _begin(self, one: Try) -> None:
