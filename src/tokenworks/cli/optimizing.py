@@ -16,7 +16,6 @@ from tokenworks.cli.connection import AsJson, CacheDir
 from tokenworks.models import Entry, Progress, WeightsError, fetch, load_catalog, optimized
 from tokenworks.serve.settings import DEFAULT_CACHE_DIR
 
-DEFAULT_LOSS = 3.0
 EXAMPLE = "Example: tokenworks models optimize smollm2-135m"
 
 
@@ -25,7 +24,7 @@ def optimize(
     formats: Annotated[list[str] | None, typer.Option("--format", help="Try only this one; repeatable.")] = None,
     most_loss: Annotated[
         float, typer.Option("--max-loss", min=0, help="Percent by which perplexity may rise.", metavar="PERCENT")
-    ] = DEFAULT_LOSS,
+    ] = 100 * optimized.MOST_LOSS,
     undo: Annotated[bool, typer.Option("--undo", help="Use the original again, remove the copy.")] = False,
     cache_dir: CacheDir = DEFAULT_CACHE_DIR,
     json: AsJson = False,
@@ -71,7 +70,8 @@ def _optimize(entry: Entry, cache_dir: Path, formats: list[str] | None, most_los
     with _bars() as progress:
         original = fetch(entry, cache_dir, progress(f"weights of {entry.name}"))
         try:
-            choice = choose(entry, original, cache_dir, formats=wanted, most_loss=most_loss, progress=progress)
+            with optimized.making(entry, cache_dir):
+                choice = choose(entry, original, cache_dir, formats=wanted, most_loss=most_loss, progress=progress)
         except (CannotRequantize, OSError) as error:
             raise output.CommandFailed(str(error)) from error
     facts = [
@@ -80,6 +80,7 @@ def _optimize(entry: Entry, cache_dir: Path, formats: list[str] | None, most_los
             "size": one.size,
             "prefill_tokens_per_second": round(one.figures.prefill, 1),
             "decode_tokens_per_second": round(one.figures.decode, 1),
+            "decode_many_tokens_per_second": round(one.figures.many, 1),
             "perplexity": round(one.figures.perplexity, 3),
             "speed": round(one.gain, 3),
             "perplexity_change": round(one.loss, 5),
@@ -90,8 +91,8 @@ def _optimize(entry: Entry, cache_dir: Path, formats: list[str] | None, most_los
     if json:
         output.print_json({"name": entry.name, "path": str(choice.path), "formats": facts})
         return
-    columns = ("FORMAT", "SIZE", "PREFILL T/S", "DECODE T/S", "SPEED", "PERPLEXITY", "CHANGE", "")
-    output.print_table(columns, map(_row, facts), right=columns[1:7])
+    columns = ("FORMAT", "SIZE", "PREFILL T/S", "1 ANSWER T/S", "16 ANSWERS", "SPEED", "PERPLEXITY", "CHANGE", "")
+    output.print_table(columns, map(_row, facts), right=columns[1:8])
     if choice.best is choice.candidates[0]:
         output.note(f"\nThe original stays: nothing is faster that loses at most {100 * most_loss:g} % of perplexity.")
     else:
@@ -105,6 +106,7 @@ def _row(one: dict[str, Any]) -> tuple[object, ...]:
         output.file_size(one["size"]),
         f"{one['prefill_tokens_per_second']:,.0f}",
         f"{one['decode_tokens_per_second']:,.0f}",
+        f"{one['decode_many_tokens_per_second']:,.0f}",
         f"{one['speed']:.2f}x",
         f"{one['perplexity']:.2f}",
         f"{100 * one['perplexity_change']:+.1f} %",

@@ -3,6 +3,7 @@
     blobs/sha256/<digest>      whole files, read-only, placed atomically: what is there is complete
     index.json                 source -> digest, size, the names it was pulled under
     partial/<source>/          downloads under way or broken off
+    measured/                  weights of which no copy is faster here, see optimized.py
     locks/                     one per source, so that a file is downloaded once however many processes want it
 
 Knows nothing of where files come from.

@@ -157,10 +157,12 @@ class Worker:
     async def _weights(self) -> Path | None:
         if self._entry is None:
             return None
-        weights, *more = self._entry.files
+        cache_dir, explain = self._settings.cache_dir, self._status.explain
+        entry, *more = self._entry.files
         if more and self._engine.sees:
-            self._engine.projector = await fetched(more[0], self._settings.cache_dir, self._status.explain)
-        return await fetched(weights, self._settings.cache_dir, self._status.explain)
+            self._engine.projector = await fetched(more[0], cache_dir, explain)
+        weights = await fetched(entry, cache_dir, explain)
+        return await self._engine.prepare(entry, weights, cache_dir, explain)
 
 
 async def _cancelled(tasks: Sequence["asyncio.Task[None]"]) -> None:

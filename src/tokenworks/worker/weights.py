@@ -35,12 +35,12 @@ async def fetched(entry: Entry, cache_dir: Path, explain: Callable[[str], None])
         return made.path if made else path
 
     try:
-        return await _in_thread(fastest)
+        return await in_thread(fastest)
     except (WeightsError, OSError) as error:
         raise EngineFailed(str(error)) from error
 
 
-async def _in_thread(work: Callable[[], T]) -> T:
+async def in_thread(work: Callable[[], T]) -> T:
     """In a daemon thread: a download that hangs must not keep the process from ending."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()

@@ -6,7 +6,7 @@ An engine knows how to start, show life and stop. It does not know control, back
 
 import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,6 +15,7 @@ import msgspec
 
 if TYPE_CHECKING:  # the table of engines is read by processes that call nobody
     from tokenworks.client import Address
+    from tokenworks.models import Entry
 
 Options = TypeVar("Options", bound=msgspec.Struct)
 
@@ -72,6 +73,10 @@ class Engine(ABC):
 
     @abstractmethod
     def describe(self) -> Description: ...
+
+    async def prepare(self, entry: "Entry", weights: Path, cache_dir: Path, explain: Callable[[str], None]) -> Path:
+        """Before each start: the file to start with, made of `weights` if that is wanted. `explain` hears how far."""
+        return weights
 
     @abstractmethod
     async def start(self, weights: Path | None) -> None:

@@ -9,12 +9,16 @@ from typing import Any
 
 import pytest
 
-from tokenworks.models import Cached, Entry, cached, optimized, remove
+from tokenworks.client import Address
+from tokenworks.models import Cached, Entry, Progress, cached, optimized, remove
 from tokenworks.models.optimized import Figures
+from tokenworks.worker.engines.base import OptionError, Setup
 from tokenworks.worker.engines.gguf import read_metadata
+from tokenworks.worker.engines.llama import engine
 from tokenworks.worker.engines.llama.model import Model
-from tokenworks.worker.engines.llama.optimizing import choosing
+from tokenworks.worker.engines.llama.optimizing import choosing, preparing
 from tokenworks.worker.engines.llama.optimizing.choosing import TEXT, Candidate, Choice, choose, pick
+from tokenworks.worker.engines.llama.optimizing.preparing import prepared
 from tokenworks.worker.engines.llama.optimizing.requantize import CannotRequantize, format_of
 from tokenworks.worker.weights import fetched
 
@@ -66,12 +70,64 @@ def test_the_copy_is_the_same_model(kept: Kept) -> None:
     original.close()
 
 
+def prepare(kept: Kept, entry: Entry, weights: Path) -> tuple[Path, list[str]]:
+    heard: list[str] = []
+
+    async def done() -> Path:
+        found = await prepared(entry, weights, kept.cache, heard.append)
+        await asyncio.sleep(0)  # what the thread told is on its way
+        return found
+
+    return asyncio.run(done()), heard
+
+
+def write_anew(source: Path, target: Path, _: str, progress: Progress) -> None:
+    shutil.copyfile(source, target)
+    progress(1, 1)
+
+
+def test_a_worker_prepares_its_weights_once(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = kept.choice.path
+    with monkeypatch.context() as patch:
+        patch.setattr(preparing, "choose", None)  # nothing is measured again
+        assert prepare(kept, kept.entry, kept.weights) == (copy, [])
+        assert prepare(kept, kept.entry, copy) == (copy, []), "the one that fetching gives"
+    slower = Figures(1.0, 1.0, 1.0, 70.0)
+    monkeypatch.setattr(choosing, "_measured", lambda files, *_: dict.fromkeys(files, slower))
+    monkeypatch.setattr(choosing, "LEAST_GAIN", 1.05)
+    monkeypatch.setattr(choosing, "requantize", write_anew)
+    monkeypatch.setattr(preparing, "FORMATS", ("Q8_0",))
+    other = Entry(name="other", source=f"file:{kept.weights}?other")
+    found, heard = prepare(kept, other, kept.weights)
+    assert found == kept.weights
+    assert heard[-1] == "preparing other: writing Q8_0, 100 %"
+    assert optimized.decided(other, kept.weights, kept.cache), "that it is best is remembered"
+    with monkeypatch.context() as patch:
+        patch.setattr(preparing, "choose", None)
+        assert prepare(kept, other, kept.weights) == (kept.weights, [])
+    optimized.undo(other, kept.cache)
+    assert not optimized.decided(other, kept.weights, kept.cache)
+
+
+def test_weights_of_which_no_copy_can_be_made_are_served(kept: Kept, caplog: pytest.LogCaptureFixture) -> None:
+    broken = kept.weights.with_name("broken.gguf")
+    broken.write_bytes(b"GGUF" + bytes(range(200)))
+    assert prepare(kept, Entry(name="broken", source=f"file:{broken}"), broken)[0] == broken
+    assert "broken is served as it is" in caplog.text
+
+
+def test_preparing_without_its_library_is_told_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "find_spec", lambda _: None)
+    with pytest.raises(OptionError, match=r"--option prepare: .*tokenworks\[optimize\]"):
+        engine.Llama(Setup("m", Address.parse("unix:/none.sock"), options={"prepare": "true"}))
+
+
 def test_its_figures_are_measured(kept: Kept) -> None:
     original, copy = kept.choice.candidates
     assert 10 < original.figures.perplexity < 1000
     assert abs(copy.loss) < 0.05, "eight bits say what four said"
     assert copy.size == kept.choice.path.stat().st_size > original.size
-    assert min(copy.figures.prefill, copy.figures.decode, original.figures.prefill, original.figures.decode) > 0
+    assert min(getattr(one.figures, speed) for one in (copy, original) for speed in choosing.SPEEDS) > 0
 
 
 def test_workers_use_it_until_the_original_changes_or_it_is_undone(kept: Kept) -> None:
@@ -100,7 +156,7 @@ def test_a_file_that_cannot_be_read_leaves_nothing_behind(tmp_path: Path, smollm
 
 
 def candidate(name: str, speed: float, perplexity: float, original: Candidate | None = None) -> Candidate:
-    return Candidate(name, 1, Figures(speed, speed, perplexity), original)
+    return Candidate(name, 1, Figures(speed, speed, speed, perplexity), original)
 
 
 def test_the_fastest_that_is_good_enough_is_picked() -> None:
@@ -111,3 +167,11 @@ def test_the_fastest_that_is_good_enough_is_picked() -> None:
     assert pick(original, [candidate("Q8_0", 104, 20.0, original)], 0.03) is original, "that little is noise"
     assert pick(original, [candidate("Q8_0", 50, 10.0, original)], 0.03) is original
     assert (rough.gain, round(rough.loss, 6)) == (3.0, 0.25)
+
+
+def test_answers_are_weighed_as_a_provider_computes_them() -> None:
+    original = Candidate("Q4_1", 1, Figures(500.0, 130.0, 290.0, 20.0))
+    quick_alone = Candidate("Q4_0", 1, Figures(500.0, 190.0, 290.0, 20.0), original)
+    quick_together = Candidate("Q8_0", 1, Figures(500.0, 120.0, 580.0, 20.0), original)
+    assert pick(original, [quick_alone], 0.03) is original
+    assert pick(original, [quick_alone, quick_together], 0.03) is quick_together

@@ -2,12 +2,15 @@
 
 import os
 import sys
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from tokenworks.client import Client, ClientError
+from tokenworks.models import Entry
 from tokenworks.protocols.worker import types as wire
 from tokenworks.worker.engines import machine
 from tokenworks.worker.engines.base import Description, EngineFailed, OptionError, Setup, read_options
@@ -30,6 +33,8 @@ class Llama(ServerEngine):
             raise OptionError(
                 "--option disk: say where, with --option disk_folder=/PATH; the files hold tokens of prompts"
             )
+        if self.options.prepare and find_spec("gguf") is None:
+            raise OptionError("--option prepare: gguf is not installed: pip install 'tokenworks[optimize]'")
         name = self.options.chat_template
         self._template = template_text(name) if name is not None else None
         self._context: int | None = None
@@ -46,6 +51,13 @@ class Llama(ServerEngine):
             context_length=self._context,
             max_output=self.setup.max_output,
         )
+
+    async def prepare(self, entry: Entry, weights: Path, cache_dir: Path, explain: Callable[[str], None]) -> Path:
+        if not self.options.prepare:
+            return weights
+        from tokenworks.worker.engines.llama.optimizing.preparing import prepared  # its library is an extra
+
+        return await prepared(entry, weights, cache_dir, explain)
 
     def command(self, weights: Path | None) -> list[str]:
         if weights is None:

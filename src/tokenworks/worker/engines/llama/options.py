@@ -55,6 +55,8 @@ class Options(msgspec.Struct, frozen=True):
     """A folder of LoRA adapters: each NAME.gguf in it is a model called NAME."""
     trace: str | None = None
     """A file for what the scheduler does, step by step. It holds tokens of prompts and answers."""
+    prepare: bool = False
+    """Before the first start, make a copy of the weights in the format that is fastest here, as `models optimize`."""
     gpu_layers: int = -1
     """-1: as many as fit."""
     chat_template: str | None = None

@@ -16,9 +16,10 @@ from tokenworks.worker.engines import machine
 from tokenworks.worker.engines.llama.optimizing.requantize import CannotRequantize, format_of, requantize
 
 PROMPT, ANSWER = 512, 128
-"""Tokens of the request that formats are compared by."""
+"""Tokens of the request that formats are compared by, as one of many."""
 LEAST_GAIN = 1.05
 """What is less is noise, and not worth the disk."""
+SPEEDS = ("prefill", "decode", "many")
 TURNS = 6
 LIMIT_SECONDS = 3600.0
 TEXT = Path(__file__).with_name("sample.txt")
@@ -35,8 +36,8 @@ class Candidate:
 
     @property
     def seconds(self) -> float:
-        """That the request takes by itself."""
-        return PROMPT / self.figures.prefill + ANSWER / self.figures.decode
+        """Its share of the time that many of the request take at once."""
+        return PROMPT / self.figures.prefill + ANSWER / self.figures.many
 
     @property
     def gain(self) -> float:
@@ -69,7 +70,8 @@ def choose(
 ) -> Choice:
     """Keeps the best candidate in the cache, or nothing when the original is best. `text`: at least 512 tokens.
 
-    CannotRequantize also when a file cannot be measured; WeightsError for the cache; OSError for the disk.
+    Within `optimized.making`. CannotRequantize also when a file cannot be measured; WeightsError for the cache;
+    OSError for the disk.
     """
     formats = [name for name in formats if name != (begun := format_of(original))]
     size = original.stat().st_size
@@ -84,7 +86,7 @@ def choose(
         others = [Candidate(name, files[name].stat().st_size, figures[name], first) for name in formats]
         best = pick(first, others, most_loss)
         if best is first:
-            optimized.undo(entry, cache_dir)
+            optimized.keep_original(entry, original, cache_dir)
             return Choice([first, *others], best, original)
         kept = optimized.place(entry, original, files[best.format], best.format, cache_dir)
         return Choice([first, *others], best, kept)
@@ -106,7 +108,8 @@ def _measured(files: dict[str, Path], text: Path, progress: Progress) -> dict[st
             progress(turn * len(files) + number, TURNS * len(files))
             got = _run(path, text, *(["quality"] if turn == 0 else []))
             before = found.setdefault(name, got)
-            found[name] = Figures(max(before.prefill, got.prefill), max(before.decode, got.decode), before.perplexity)
+            prefill, decode, many = (max(getattr(before, one), getattr(got, one)) for one in SPEEDS)
+            found[name] = Figures(prefill, decode, many, before.perplexity)
     return found
 
 

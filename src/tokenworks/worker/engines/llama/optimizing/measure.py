@@ -20,16 +20,21 @@ from tokenworks.worker.engines.llama.scheduling.sequence import Sequence, Work
 WINDOW = 512
 """Tokens that are judged together; the first quarter of them is only read."""
 ANSWER = 32
+MANY, TURN = 16, 64
+"""Answers at once, and tokens before each of them."""
+MANY_STEPS = 8
 
 
 def main() -> None:
     weights, threads, text, *quality = sys.argv[1:]
     model = Model(Path(weights))
-    kernel = Kernel(model, slots=1, capacity=WINDOW + ANSWER, batch=WINDOW, threads=int(threads))
+    kernel = Kernel(model, slots=MANY, capacity=WINDOW + ANSWER, batch=WINDOW, threads=int(threads))
     tokens = model.tokenize(Path(text).read_text(encoding="utf-8"), first=True)
     bos = [model.bos] if model.adds_bos and model.bos >= 0 else []
     prefill, decode = _speed(kernel, tokens)
-    figures = Figures(prefill, decode, _perplexity(kernel, tokens, bos) if quality else 0.0)
+    figures = Figures(
+        prefill, decode, _speed_of_many(kernel, tokens), _perplexity(kernel, tokens, bos) if quality else 0.0
+    )
     sys.stdout.buffer.write(msgspec.json.encode(figures) + b"\n")
 
 
@@ -61,6 +66,21 @@ def _speed(kernel: Kernel, tokens: list[int]) -> tuple[float, float]:
         sequence.tokens.append(tokens[at])
         kernel.compute([Work(sequence, at, at + 1, True, [])])
     return len(prompt) / (read - began), ANSWER / (time.perf_counter() - read)
+
+
+def _speed_of_many(kernel: Kernel, tokens: list[int]) -> float:
+    """Tokens per second of all together: how a provider's answers are computed, and another order of formats than one
+    answer gives, which waits for memory and not for arithmetic."""
+    sequences = [Sequence(tokens[slot : slot + TURN], WINDOW, slot=slot) for slot in range(MANY)]
+    for sequence in sequences:
+        kernel.clear(sequence.slot)
+        kernel.compute([Work(sequence, 0, TURN, False, [])])
+    began = time.perf_counter()
+    for at in range(TURN, TURN + MANY_STEPS):
+        for sequence in sequences:
+            sequence.tokens.append(tokens[at])
+        kernel.compute([Work(sequence, at, at + 1, True, []) for sequence in sequences])
+    return MANY * MANY_STEPS / (time.perf_counter() - began)
 
 
 if __name__ == "__main__":
