@@ -247,12 +247,12 @@ class Gateway:
         await self._cache.close()
         await self._guardrails.close()
         await self._prober.stop()
-        await self._listeners.stop()
         if self._pauses is not None:
             await self._pauses.stop()
         await self._shipper.drain(timeout=2.0)
         await self._shipper.stop()
         await self._snapshot.stop()
+        await self._listeners.stop()  # nobody tells them of changes any more
         await self._upstreams.close()
         await self._forward.close()
         await self._stored.close()
