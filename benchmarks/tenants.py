@@ -28,8 +28,8 @@ MANY = 16
 SIZE = (64, 512)
 """Slots, and tokens of each, of both engines."""
 ROUNDS = 2
-FIRSTS = (24, 6)
-"""Requests of tenant B alone and beside A, ours and theirs: each of theirs waits for seconds beside A."""
+FIRSTS = ((3, 16), (1, 6))
+"""(rounds, requests) of tenant B alone and beside A, ours and theirs: each of theirs waits for seconds beside A."""
 SCHEMA = {
     "type": "object",
     "properties": {
@@ -185,23 +185,30 @@ async def _worst_gap(side: Side, salt: object) -> float:
 
 async def _fairness(both: list[Side]) -> Row:
     found = []
-    for side, asked in zip(both, FIRSTS, strict=True):
-        alone = await _first_token(side, "alone", asked)
-        stop = asyncio.Event()
-
-        async def busy(caller: int, side: Side = side, stop: asyncio.Event = stop) -> None:
-            for number in range(1000):
-                if stop.is_set():
-                    return
-                await side.ask(user(f"Tale {caller} {number}"), TOKENS, tenant="a")
-
-        tasks = [asyncio.create_task(busy(caller)) for caller in range(16)]
-        await asyncio.sleep(1)
-        found.append(await _first_token(side, "beside", asked) / alone)
-        stop.set()
-        await asyncio.gather(*tasks)
+    for side, (rounds, asked) in zip(both, FIRSTS, strict=True):
+        found.append(statistics.median([await _beside_a_crowd(side, round_, asked) for round_ in range(rounds)]))
     texts = [f"{ratio:.1f}x" for ratio in found]
     return Row("tenant B beside A's 16 callers, TTFT against alone", *texts, f"{found[0] / found[1]:.2f}", "ours <= 3x")
+
+
+async def _beside_a_crowd(side: Side, salt: object, asked: int) -> float:
+    """B's worst time to first token, against its worst alone: an outlier that the machine made would count on one side
+    or the other, so several rounds are needed."""
+    alone = await _first_token(side, f"alone {salt}", asked)
+    stop = asyncio.Event()
+
+    async def busy(caller: int) -> None:
+        for number in range(1000):
+            if stop.is_set():
+                return
+            await side.ask(user(f"Tale {salt} {caller} {number}"), TOKENS, tenant="a")
+
+    tasks = [asyncio.create_task(busy(caller)) for caller in range(16)]
+    await asyncio.sleep(1)
+    beside = await _first_token(side, f"beside {salt}", asked)
+    stop.set()
+    await asyncio.gather(*tasks)
+    return beside / alone
 
 
 async def _first_token(side: Side, salt: str, asked: int) -> float:
