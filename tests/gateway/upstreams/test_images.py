@@ -1,6 +1,7 @@
 """What becomes of a request's images before an engine of ours gets it. The whole way: tests/clients/test_kinds.py."""
 
 import asyncio
+import gzip
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -41,6 +42,9 @@ def with_host(work: Callable[[str, list[str]], Awaitable[None]]) -> None:
                 await response.prepare(request)
                 while True:
                     await response.write(bytes(65536))
+            if request.path == "/packed":
+                assert request.headers["accept-encoding"] == "identity"
+                return web.Response(body=gzip.compress(GIF), headers={"content-encoding": "gzip"})
             return web.Response(body=GIF)
 
         app = web.Application()
@@ -70,6 +74,15 @@ def test_what_an_engine_of_ours_gets_names_no_address() -> None:
         body = prepare(CHAT, request, LOCAL, "m", Observation(), ("id", 0)).body
         assert host.encode() not in body
         assert body.count(b"data:image/gif;base64,R0lGODlhAQABAAAAADs=") == 2
+
+    with_host(work)
+
+
+def test_what_is_packed_is_not_unpacked() -> None:
+    async def work(host: str, asked: list[str]) -> None:
+        with pytest.raises(InvalidRequest, match="is none that this model reads"):
+            await Images({"127.0.0.1"}).bring(asking(f"{host}/packed"))
+        assert asked == ["/packed"]
 
     with_host(work)
 

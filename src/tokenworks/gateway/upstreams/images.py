@@ -74,7 +74,11 @@ class Images:
             )
         if named:
             async with aiohttp.ClientSession(
-                connector=connector(self._allowed), cookie_jar=aiohttp.DummyCookieJar(), timeout=TIMEOUT
+                connector=connector(self._allowed),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=TIMEOUT,
+                auto_decompress=False,  # little that is packed may become too much before it can be counted
+                headers={"accept-encoding": "identity", "accept": "image/*"},
             ) as session:
                 room = _Room()
                 await asyncio.gather(*[self._fetch(session, image, room) for image in named])
