@@ -7,8 +7,9 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tokenworks.client import Client
 from tokenworks.models import Entry, WeightsError
@@ -54,6 +55,8 @@ class Worker:
         self._settings = settings
         self._entry = self._find(kind)
         self._listen = settings.listen if settings.listen.socket else free_port(settings.listen)
+        options = {**(self._entry.options if self._entry else {}), **settings.options}
+        self._more = self._find_more(kind, options)
         ours = issubclass(kind, GeneratingEngine)
         self._engine = kind(
             Setup(
@@ -61,7 +64,7 @@ class Worker:
                 address=self._listen if ours else settings.engine_listen,
                 token=settings.token if settings.listen.socket is None else "",
                 secret=settings.token,
-                options={**(self._entry.options if self._entry else {}), **settings.options},
+                options=options,
                 context_length=self._entry.context_length if self._entry else None,
                 max_output=self._entry.max_output if self._entry else None,
                 capabilities=self._entry.capabilities if self._entry else (),
@@ -154,10 +157,22 @@ class Worker:
         settings = self._settings
         return find(settings.weights or settings.model, settings.catalogs, settings.model)
 
+    def _find_more(self, kind: type[Engine], options: Mapping[str, Any]) -> dict[str, Entry]:
+        found = {}
+        for option in kind.more_weights:
+            if (named := options.get(option)) is not None:
+                try:
+                    found[option] = find(str(named), self._settings.catalogs, option)
+                except WeightsError as error:
+                    raise OptionError(f"--option {option}: {error}") from error
+        return found
+
     async def _weights(self) -> Path | None:
         if self._entry is None:
             return None
         cache_dir, explain = self._settings.cache_dir, self._status.explain
+        for option, named in self._more.items():
+            self._engine.hand(option, await fetched(named.files[0], cache_dir, explain))
         entry, *more = self._entry.files
         if more and self._engine.sees:
             self._engine.projector = await fetched(more[0], cache_dir, explain)

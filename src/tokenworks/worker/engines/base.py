@@ -66,6 +66,8 @@ class Engine(ABC):
     """Whether it reads images, with the projector that belongs to the weights."""
     projector: Path | None = None
     """Set before `start` on an engine that sees, where the catalog names one."""
+    more_weights: tuple[str, ...] = ()
+    """Options that name weights as well."""
 
     @abstractmethod
     def __init__(self, setup: Setup) -> None:
@@ -77,6 +79,10 @@ class Engine(ABC):
     async def prepare(self, entry: "Entry", weights: Path, cache_dir: Path, explain: Callable[[str], None]) -> Path:
         """Before each start: the file to start with, made of `weights` if that is wanted. `explain` hears how far."""
         return weights
+
+    def hand(self, option: str, weights: Path) -> None:
+        """Before each start: the file of what such an option names."""
+        raise NotImplementedError(option)
 
     @abstractmethod
     async def start(self, weights: Path | None) -> None:

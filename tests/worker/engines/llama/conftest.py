@@ -34,6 +34,7 @@ class Bench:
                 "gpu_layers": 0,
                 "template": None,
                 "lookup": True,
+                "lookup_memory": 8 * MEBIBYTE,
                 "parent": 0,
             }
             | more

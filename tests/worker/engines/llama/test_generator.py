@@ -388,20 +388,3 @@ def test_an_operator_sees_what_happens(bench: Any) -> None:
     assert value[f"preemptions_total{mine}"] == bench.scheduler.counts.classes[0].preemptions
     assert 0 < value["cache_used_bytes"] <= value["cache_limit_bytes"]
     assert value[f"running_sequences{mine}"] == value["waiting_sequences"] == value["kv_used_tokens"] == 0
-
-
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_what_repeats_itself_takes_fewer_steps_and_is_the_same(
-    bench: Any, ids_of: Any, temperature: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    prompt = "one two three four five six seven eight nine ten, " * 6
-    sampling = wire.Sampling(temperature=temperature, top_k=2 if temperature else None, seed=3, ignore_eos=True)
-    asked: dict[str, Any] = {"prompts": (prompt,), "max_tokens": 40, "sampling": sampling, "tenant": "repeats"}
-    before = bench.scheduler.counts.steps
-    guessed = ids_of(bench.ask(**asked))
-    steps = bench.scheduler.counts.steps - before
-    monkeypatch.setattr(bench.generator.intake, "_guesses", False)
-    before = bench.scheduler.counts.steps
-    assert ids_of(bench.ask(**asked)) == guessed
-    assert steps < (bench.scheduler.counts.steps - before) * 0.7
-    bench.assert_empty()

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from tokenworks.core.events import ReasoningDelta, TextDelta
 from tokenworks.protocols.worker import types as wire
 from tokenworks.worker.chat.reader import Delta, Reader
+from tokenworks.worker.engines.llama.drafting.guesses import Guesses, Running
 from tokenworks.worker.engines.llama.grammar import Constraint
 from tokenworks.worker.engines.llama.kernel import Rows
-from tokenworks.worker.engines.llama.lookup import FEW, Lookup
 from tokenworks.worker.engines.llama.sampling import Sampler, logprobs
-from tokenworks.worker.engines.llama.scheduling.sequence import Outcome, Work
+from tokenworks.worker.engines.llama.scheduling.sequence import Outcome, Work, common
 from tokenworks.worker.engines.llama.scheduling.sequence import Sequence as Tokens
 from tokenworks.worker.engines.llama.strict import Strict
 from tokenworks.worker.engines.llama.text import Detokenizer
@@ -29,7 +29,7 @@ class Parts:
     constraint: Constraint | None = None
     strict: Strict | None = None
     logprobs: int | None = None
-    lookup: Lookup | None = None
+    guesses: Guesses | None = None
     stops_after: int = 0
     """Tokens before which no stop string is looked for."""
 
@@ -55,7 +55,7 @@ class Choice:
     def begin(self, text: str) -> None:
         """Text that it starts with without having generated it: an echoed prompt, the opening of a forced call."""
         if self._parts.reader is not None:
-            self._tell([], text, [])
+            self._tell([], "", self._heard(text), [])
         elif text:
             self.events.append(wire.Tokens(text=text, index=self.index))
 
@@ -71,57 +71,66 @@ class Choice:
             elif parts.constraint is not None and not parts.constraint.accepts(token):
                 parts.constraint = None  # whoever said it was not held to it
             self._release()
-            said = self._read(token)
-            if parts.reader is not None and said:
-                self._hold(parts.reader.feed(said))
+            self._heard(self._read(token))
         self.events.clear()
 
     def take(self, work: Work, rows: Rows) -> Outcome:
         """Logits after the sequence's last token and after each draft -> the tokens that come of them."""
-        parts, accepted = self._parts, 0
+        parts, accepted = self._parts, 0  # drafts that came true, so the next row is the one after them
         new: list[int] = []
         records: list[wire.Logprob] = []
         said = ""
+        deltas: list[Delta] = []
         try:
-            for at in range(len(rows)):
-                token = self._sample(rows[at], records)
+            while True:
+                token = self._sample(rows[accepted], records)
                 chosen = [token, *self._accept(token)]
+                text = ""
                 for one in chosen:
-                    said += self._read(one)
+                    text += self._read(one)
                     new.append(one)
                     if self.finished or self._is_full(len(new)):
                         break
-                if self.finished or self._is_full(len(new)):
+                self._release()
+                if parts.reader is None:
+                    said += text
+                else:
+                    deltas += self._heard(text)
+                if self.finished or self._is_full(len(new)) or self._is_complete():
                     break
-                if len(chosen) > 1 or at == len(work.drafts) or token != work.drafts[at]:
+                true = common(chosen, work.drafts[accepted:])
+                accepted += true
+                if true < len(chosen):
                     break
-                accepted += 1
         except ValueError as error:
             self.failed, self.finished = str(error), True
-        if parts.lookup is not None:
-            parts.lookup.judge(len(work.drafts), accepted)
         self.generated += len(new)
-        self._release()
         full = not self.finished and self.generated >= self._most
         done = parts.constraint is not None and not self.finished and parts.constraint.done
-        self._tell(new, said, records)
-        if not self.finished and (full or done or (parts.reader is not None and parts.reader.done)):
+        self._tell(new, said, deltas, records)
+        if not self.finished and (full or self._is_complete()):
             self._finish("length" if full and not done else "stop")
         return Outcome(work, new, accepted, self.finished)
 
-    def guess(self, running: int) -> list[int]:
-        """What may come next, to be checked with the next step; nothing when others need the time."""
-        lookup, tokens = self._parts.lookup, self.sequence.tokens
-        if lookup is None or running > FEW:
-            return []
-        lookup.learn(tokens)
-        return lookup.guess(tokens, self._most - self.generated - 1)
+    @property
+    def guessing(self) -> Running | None:
+        """What may be guessed of it, to be checked with the next step; None: nothing."""
+        guesses = self._parts.guesses
+        return Running(self.sequence, guesses, self._most - self.generated - 1) if guesses is not None else None
 
-    def _hold(self, deltas: Sequence[Delta]) -> None:
-        """Hold the model to the arguments of the call that it has just begun, if they are strict."""
+    def _is_complete(self) -> bool:
+        """Nothing more may come, of the form that it is held to or of its calls."""
+        constraint, reader = self._parts.constraint, self._parts.reader
+        return (constraint is not None and constraint.done) or (reader is not None and reader.done)
+
+    def _heard(self, text: str) -> list[Delta]:
+        """What the reader makes of it. The model is held to the arguments of the call that it has just begun, if they
+        are strict."""
         parts = self._parts
+        deltas = parts.reader.feed(text) if parts.reader is not None and text else []
         if parts.strict is not None and deltas:
             parts.constraint = parts.strict.begun(deltas, parts.stops.held) or parts.constraint
+        return deltas
 
     def _release(self) -> None:
         """The arguments of a strict call are whole: what follows is free again."""
@@ -190,15 +199,14 @@ class Choice:
         self.events += self._events([], deltas, [])
         self.events.append(finish)
 
-    def _tell(self, new: list[int], said: str, records: list[wire.Logprob]) -> None:
+    def _tell(self, new: list[int], said: str, deltas: list[Delta], records: list[wire.Logprob]) -> None:
+        """`said` without a reader, `deltas` with one."""
         reader = self._parts.reader
         if reader is None:
             if new or said:
                 logprobs = tuple(records) if self._parts.logprobs is not None else None
                 self.events.append(wire.Tokens(tuple(new), said, self.index, logprobs))
         else:
-            deltas = reader.feed(said) if said else []
-            self._hold(deltas)
             self.events += self._events(new, deltas, records)
         if self._held is not None:
             held, self._held = self._held, None

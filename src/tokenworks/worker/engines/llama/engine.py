@@ -15,7 +15,7 @@ from tokenworks.protocols.worker import types as wire
 from tokenworks.worker.engines import machine
 from tokenworks.worker.engines.base import Description, EngineFailed, OptionError, Setup, read_options
 from tokenworks.worker.engines.gguf import NotGGUF, read_metadata
-from tokenworks.worker.engines.llama.options import Options, Plan, cache, context, disk, longest_text
+from tokenworks.worker.engines.llama.options import MEBIBYTE, Options, Plan, cache, context, disk, longest_text
 from tokenworks.worker.engines.purpose import able, measures
 from tokenworks.worker.engines.server import ServerEngine
 from tokenworks.worker.engines.shipped import template_text
@@ -26,6 +26,8 @@ ANSWER_LIMIT = 600.0
 
 
 class Llama(ServerEngine):
+    more_weights = ("draft",)
+
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
         self.options = read_options(Options, setup.options)
@@ -40,6 +42,7 @@ class Llama(ServerEngine):
         self._context: int | None = None
         self._weights: Path | None = None
         self._measures: str | None = None
+        self._draft: Path | None = None
 
     def describe(self) -> Description:
         address = self.address
@@ -59,11 +62,15 @@ class Llama(ServerEngine):
 
         return await prepared(entry, weights, cache_dir, explain)
 
+    def hand(self, option: str, weights: Path) -> None:
+        self._draft = weights
+
     def command(self, weights: Path | None) -> list[str]:
         if weights is None:
             raise EngineFailed("this engine needs --weights")
         try:
             metadata = read_metadata(weights)
+            draft = read_metadata(self._draft) if self._draft is not None else None
         except (OSError, NotGGUF) as error:
             raise EngineFailed(str(error)) from error
         self._measures = measures(self.setup, metadata)
@@ -71,7 +78,7 @@ class Llama(ServerEngine):
         if self._measures is not None:
             self._context = longest_text(self.options, metadata, known)
         else:
-            self._context = context(self.options, metadata, known, machine.memory())
+            self._context = context(self.options, metadata, known, machine.memory(), draft)
         self._weights = weights
         return [sys.executable, "-m", f"{__package__}.child"]
 
@@ -94,6 +101,8 @@ class Llama(ServerEngine):
             gpu_layers=options.gpu_layers,
             template=self._template,
             lookup=options.lookup,
+            lookup_memory=options.lookup_memory * MEBIBYTE,
+            draft=str(self._draft) if self._draft is not None else None,
             trace=options.trace,
             adapters=options.adapters,
             parent=os.getpid(),

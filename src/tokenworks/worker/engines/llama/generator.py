@@ -19,6 +19,9 @@ from tokenworks.worker.engines.llama.answer import Answer
 from tokenworks.worker.engines.llama.binding import BindingError
 from tokenworks.worker.engines.llama.choice import Choice
 from tokenworks.worker.engines.llama.disk import Disk, open_disk
+from tokenworks.worker.engines.llama.drafting import loading
+from tokenworks.worker.engines.llama.drafting.drafter import Drafter
+from tokenworks.worker.engines.llama.drafting.model import DraftModel
 from tokenworks.worker.engines.llama.embedding import Embedder
 from tokenworks.worker.engines.llama.grammar import Grammars
 from tokenworks.worker.engines.llama.intake import Given, Intake, check
@@ -46,6 +49,7 @@ class Generator(GeneratingEngine):
         self._answers = itertools.count(1)
         self._model: Model | None = None
         self._kernel: Kernel | None = None
+        self._draft: DraftModel | None = None
         self._runner: Runner | None = None
         self._intake: Intake | None = None
         self._measuring: Measuring | None = None
@@ -98,7 +102,8 @@ class Generator(GeneratingEngine):
         least = smallest_step(kernel.slots)
         scheduler = self._scheduler(kernel, prefixes, least)
         pace = Pace(least, max(least, min(plan.batch, kernel.batch)), plan.step)
-        self._runner = Runner(kernel, scheduler, pace, self._die)
+        drafter = Drafter(plan.lookup_memory, self._draft)
+        self._runner = Runner(kernel, scheduler, pace, drafter, self._die)
         if self._disk is not None:
             self._runner.observed.disk(self._disk)
         self._runner.start()
@@ -135,12 +140,17 @@ class Generator(GeneratingEngine):
         template = None
         if source:
             template = Template(source, bos=model.text_of(model.bos), eos=model.text_of(model.eos), special=special)
+        if plan.draft is not None:
+            self._draft = loading.load(Path(plan.draft), model, self._kernel, plan.gpu_layers)
+        lookup = plan.lookup and self._kernel.cuts
+        guesses = lookup or self._draft is not None
         self._intake = Intake(
             model,
             template,
             Grammars(model),
             self._kernel.capacity,
-            guesses=plan.lookup and self._kernel.cuts,
+            lookup=lookup,
+            guesses=guesses,
             names=self._names,
         )
 
@@ -155,6 +165,8 @@ class Generator(GeneratingEngine):
             await asyncio.to_thread(self._disk.close)
         if self._measuring is not None:
             self._measuring.close()
+        if self._draft is not None:
+            self._draft.close()
         if self._kernel is not None:
             self._kernel.close()
         if self._model is not None:

@@ -14,8 +14,9 @@ from tokenworks.worker.chat.forced import forced
 from tokenworks.worker.chat.reader import Reader
 from tokenworks.worker.chat.template import Prompt, Template
 from tokenworks.worker.engines.llama.choice import Choice, Parts
+from tokenworks.worker.engines.llama.drafting.guesses import Guesses
+from tokenworks.worker.engines.llama.drafting.lookup import Lookup
 from tokenworks.worker.engines.llama.grammar import Constraint, Grammars
-from tokenworks.worker.engines.llama.lookup import Lookup
 from tokenworks.worker.engines.llama.model import Model
 from tokenworks.worker.engines.llama.sampling import Sampler, Settings
 from tokenworks.worker.engines.llama.scheduling.names import Names
@@ -75,14 +76,17 @@ class Intake:
         grammars: Grammars,
         context: int,
         *,
+        lookup: bool,
         guesses: bool,
         names: Names | None = None,
     ) -> None:
-        """`guesses`: whether what repeats itself is guessed; see lookup.py. `names`: of blocks of tokens."""
+        """`guesses`: whether what comes next is; `lookup`: from what was said; see drafting/. `names`: of blocks of
+        tokens."""
         self.model = model
         self.template = template
         self._grammars = grammars
         self._context = context
+        self._lookup = lookup
         self._guesses = guesses
         self._names = names or Names()
         self._defaults = Defaults.of(model)
@@ -224,15 +228,17 @@ class Intake:
             deadline=time.monotonic() + request.deadline if request.deadline is not None else math.inf,
             expected=min(most, EXPECTED),
         )
+        sampler = Sampler(self._settings(request), index, tokens, len(emitted))
+        lookup = Lookup(tokens) if self._lookup else None
         parts = Parts(
-            sampler=Sampler(self._settings(request), index, tokens, len(emitted)),
+            sampler=sampler,
             text=Detokenizer(self.model.pieces, self._hidden),
             stops=StopFinder(request.sampling.stop),
             reader=self._reader(request, prompt),
             constraint=held if isinstance(held, Constraint) else None,
             strict=held if isinstance(held, Strict) else None,
             logprobs=request.logprobs,
-            lookup=Lookup(tokens) if self._guesses and held is None else None,
+            guesses=Guesses(lookup, sampler) if self._guesses else None,
             stops_after=request.sampling.min_tokens or 0,
         )
         choice = Choice(index, sequence, parts, self.model.ends, self.model.pieces)

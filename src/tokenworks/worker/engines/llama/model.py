@@ -28,6 +28,8 @@ class Model:
         self._vocabulary = lib.llama_model_get_vocab(self.pointer)
         self.tokens: int = lib.llama_vocab_n_tokens(self._vocabulary)
         self.context_length: int = lib.llama_model_n_ctx_train(self.pointer)
+        self.size: int = lib.llama_model_size(self.pointer)
+        """Bytes of its weights."""
         self.dimensions: int = lib.llama_model_n_embd_out(self.pointer)
         self.bos: int = lib.llama_vocab_bos(self._vocabulary)
         self.eos: int = lib.llama_vocab_eos(self._vocabulary)

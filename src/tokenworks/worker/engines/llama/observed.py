@@ -8,6 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from tokenworks.worker.engines.llama.disk import Disk
+from tokenworks.worker.engines.llama.drafting.drafter import Drafter
 from tokenworks.worker.engines.llama.scheduling.scheduler import ClassCounts, Scheduler
 from tokenworks.worker.engines.llama.scheduling.sequence import Priority, Sequence
 
@@ -45,6 +46,21 @@ class _Scheduled(Collector):
         yield gauge
 
 
+class _Guessed(Collector):
+    def __init__(self, drafter: Drafter) -> None:
+        self._drafter = drafter
+
+    def collect(self) -> Iterator[Metric]:
+        for name, text, counts in (
+            ("drafted_tokens", "Guesses that were checked", self._drafter.drafted),
+            ("accepted_tokens", "Those of them that came true", self._drafter.accepted),
+        ):
+            counter = CounterMetricFamily(PREFIX + name, text, labels=["kind"])
+            for kind, count in counts.items():
+                counter.add_metric([kind], count)
+            yield counter
+
+
 class Observed:
     """`step` is called after each forward pass, `token` for what it brought each sequence. `room`: tokens that all
     slots together hold."""
@@ -77,6 +93,10 @@ class Observed:
         gauge("kv_limit_tokens", "The most of them", lambda: room)
         gauge("cache_used_bytes", "Keys and values beside the slots", lambda: prefixes.used)
         gauge("cache_limit_bytes", "The most of them", lambda: prefixes.memory)
+
+    def guesses(self, drafter: Drafter) -> None:
+        self._registry.register(_Guessed(drafter))
+        self._gauge("lookup_used_bytes", "What requests of a key share to guess from", lambda: drafter.tables.used)
 
     def disk(self, disk: Disk) -> None:
         self._gauge("disk_used_bytes", "Keys and values in files", lambda: disk.used)

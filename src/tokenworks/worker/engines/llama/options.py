@@ -50,7 +50,11 @@ class Options(msgspec.Struct, frozen=True):
     disk_hours: Annotated[float, msgspec.Meta(gt=0)] = 24.0
     """For so long a file is kept that nobody uses."""
     lookup: bool = True
-    """Guess what repeats itself, where it gains: the same answers in fewer steps."""
+    """Guess what comes next from what was said before, where it gains: the same answers in fewer steps."""
+    lookup_memory: Annotated[int, msgspec.Meta(ge=0)] = 32
+    """MiB for what requests of a tenant share to guess from; 0: each guesses from itself alone."""
+    draft: str | None = None
+    """Weights of a smaller model with the same vocabulary that guesses, where it gains: a catalog name or a source."""
     adapters: str | None = None
     """A folder of LoRA adapters: each NAME.gguf in it is a model called NAME."""
     trace: str | None = None
@@ -100,16 +104,20 @@ class Plan(msgspec.Struct, frozen=True):
     disk: DiskPlan | None = None
     trace: str | None = None
     adapters: str | None = None
+    lookup_memory: int = 0
+    """Bytes."""
+    draft: str | None = None
+    """A file."""
 
 
-def context(options: Options, metadata: Metadata, known: int | None, memory: int) -> int:
+def context(options: Options, metadata: Metadata, known: int | None, memory: int, draft: Metadata | None = None) -> int:
     """Tokens of one slot: what was asked for; else the default, within the weights' training, the catalog's word and
-    the share of `memory` (bytes) that slots may take."""
+    the share of `memory` (bytes) that slots may take, those of a draft model among them."""
     trained = min(filter(None, (metadata.context_length, known)), default=None)
     if options.context is not None:
         return min(options.context, trained) if trained else options.context
     found = min(DEFAULT_CONTEXT, trained or DEFAULT_CONTEXT)
-    if per_token := metadata.cache_bytes_per_token():
+    if per_token := metadata.cache_bytes_per_token() + (draft.cache_bytes_per_token() if draft is not None else 0):
         affordable = memory // SLOT_SHARE // options.slots // per_token // 256 * 256
         found = min(found, max(affordable, SMALLEST_CONTEXT))
     return found

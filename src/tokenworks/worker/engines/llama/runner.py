@@ -17,6 +17,8 @@ from tokenworks.protocols.worker import types as wire
 from tokenworks.worker.engines import machine
 from tokenworks.worker.engines.llama.answer import Answer
 from tokenworks.worker.engines.llama.choice import Choice
+from tokenworks.worker.engines.llama.drafting.drafter import Drafter
+from tokenworks.worker.engines.llama.drafting.guesses import Running
 from tokenworks.worker.engines.llama.kernel import GivenUp, Kernel, KernelFailed
 from tokenworks.worker.engines.llama.observed import Observed
 from tokenworks.worker.engines.llama.pace import Pace
@@ -33,9 +35,12 @@ log = logging.getLogger(__name__)
 class Runner:
     """`died` is called in the event loop with the reason when the thread cannot go on."""
 
-    def __init__(self, kernel: Kernel, scheduler: Scheduler, pace: Pace, died: Callable[[str], None]) -> None:
+    def __init__(
+        self, kernel: Kernel, scheduler: Scheduler, pace: Pace, drafter: Drafter, died: Callable[[str], None]
+    ) -> None:
         self.kernel = kernel
         self.scheduler = scheduler
+        self.drafter = drafter
         self._pace = pace
         self._died = died
         self._loop = asyncio.get_running_loop()
@@ -45,6 +50,7 @@ class Runner:
         self._owners: dict[Sequence, tuple[Answer, Choice]] = {}
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self.observed = Observed(scheduler, kernel.slots * kernel.capacity)
+        self.observed.guesses(drafter)
         self._last: dict[Sequence, float] = {}
         self._errands: set[asyncio.Future[Any]] = set()
         self._interrupting = Interrupting(scheduler, kernel.stop)
@@ -152,15 +158,16 @@ class Runner:
         begun = time.monotonic()
         scheduler = self.scheduler
         scheduler.budget = self._pace.budget
+        self.drafter.propose(self._guessing(scheduler.running))
         works = scheduler.plan(begun)
         outcomes, given_up = self._forward(works, begun)
         seconds = time.monotonic() - begun
         self._interrupting.end(seconds, given_up)
+        guessing = [(outcome, self._owners[outcome.work.sequence][1].guessing) for outcome in outcomes]
         scheduler.commit(outcomes, seconds, lambda: self._hand_out(outcomes, begun + seconds))
-        running = len(scheduler.running)
-        for outcome in outcomes:
-            if outcome.tokens and not outcome.ended:
-                outcome.work.sequence.drafts = self._owners[outcome.work.sequence][1].guess(running)
+        for outcome, guesses in guessing:
+            if outcome.tokens and guesses is not None:
+                self.drafter.learn(outcome, guesses)
         self.steps += 1
         tokens = sum(outcome.work.end - outcome.work.begin for outcome in outcomes)
         if given_up:
@@ -169,6 +176,10 @@ class Runner:
             self._pace.add(tokens, seconds)
         self.observed.step(len(outcomes), tokens, seconds)
         return seconds
+
+    def _guessing(self, running: list[Sequence]) -> list[Running]:
+        found = [self._owners[sequence][1].guessing for sequence in running]
+        return [one for one in found if one is not None]
 
     def _forward(self, works: list[Work], begun: float) -> tuple[list[Outcome], bool]:
         """What came of it until it was given up, and whether it was."""
@@ -182,6 +193,7 @@ class Runner:
         return outcomes, False
 
     def _compute(self, works: list[Work]) -> list[Outcome]:
+        begun = time.monotonic()
         outcomes = []
         for work, rows in zip(works, self.kernel.compute(works), strict=True):
             if rows is None:
@@ -191,6 +203,7 @@ class Runner:
             if outcome.accepted < len(work.drafts) and not outcome.ended:
                 self.kernel.cut(work.sequence.slot, work.end + outcome.accepted)
             outcomes.append(outcome)
+        self.drafter.computed(works, time.monotonic() - begun)
         return outcomes
 
     def _hand_out(self, outcomes: list[Outcome], now: float) -> None:

@@ -9,6 +9,7 @@ import hashlib
 import secrets
 import struct
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -61,6 +62,13 @@ class Sampler:
         if settings.penalizes and emitted:
             for token in prompt[-emitted:]:
                 self._count(token)
+
+    def copy(self) -> "Sampler":
+        """Of the same state, to try what would come."""
+        found = copy(self)
+        if self.settings.penalizes:
+            found._counts, found._seen = dict(self._counts), set(self._seen)
+        return found
 
     def sample(self, row: Row, allowed: npt.NDArray[np.bool_] | None = None) -> int:
         """A token of this row of logits, which is changed. `allowed`: the others cannot come."""
