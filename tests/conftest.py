@@ -229,8 +229,8 @@ def own_postgres() -> Iterator[PostgresServer]:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """File by file, folder by folder, for what they share."""
-    ranks = {name: rank for rank, name in enumerate(LONG)}
-    items.sort(key=lambda item: (ranks.get(item.path.relative_to(TESTS).parts[0], len(LONG)), item.path))
+    ranks = {TESTS / name: rank for rank, name in enumerate(LONG)}
+    items.sort(key=lambda item: (min(ranks.get(each, len(LONG)) for each in item.path.parents), item.path))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
