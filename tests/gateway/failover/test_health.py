@@ -6,6 +6,8 @@ from typing import Any
 from tokenworks.snapshot.records import LimitsRecord, PolicyRecord
 
 LEARNING = PolicyRecord(retries=0, hedge=0, breaker=3)
+PATIENT = LimitsRecord(connect=5.0, first_token=10.0, idle=10.0, total=30.0)
+"""For answers that are only late when the machine is busy."""
 
 
 def until(probe: Any, seconds: float = 15.0) -> Any:
@@ -23,7 +25,7 @@ def asked(place: Any, server: str, model: str) -> int:
 
 def test_a_circuit_opens_fails_fast_and_is_closed_by_probes_alone(place: Any, whole_text: str) -> None:
     """With a single target: nobody else could answer, and still no caller pays for finding out."""
-    name = place.model("a/broken/switch", policy=LEARNING)
+    name = place.model("a/broken/switch", policy=LEARNING, limits=PATIENT)
     place.servers["a"].switch = "error-500"
     assert [place.ask(name, stream=False).error["code"] for _ in range(3)] == ["upstream_broken"] * 3
     refused = place.ask(name, stream=False)
@@ -38,7 +40,7 @@ def test_a_circuit_opens_fails_fast_and_is_closed_by_probes_alone(place: Any, wh
 
 
 def test_an_open_circuit_is_passed_over_while_somebody_else_answers(place: Any, whole_text: str) -> None:
-    name = place.model("a/over/error-500", "b/ok", policy=LEARNING)
+    name = place.model("a/over/error-500", "b/ok", policy=LEARNING, limits=PATIENT)
     told = [place.ask(name, stream=False) for _ in range(8)]
     assert {one.text for one in told} == {whole_text}
     attempts = [one.named("attempts") for one in told]
@@ -47,7 +49,7 @@ def test_an_open_circuit_is_passed_over_while_somebody_else_answers(place: Any, 
 
 
 def test_a_rate_limit_is_remembered_for_as_long_as_it_said(place: Any) -> None:
-    name = place.model("m/paused/rate-limited", "b/ok", policy=LEARNING)
+    name = place.model("m/paused/rate-limited", "b/ok", policy=LEARNING, limits=PATIENT)
     assert place.ask(name, stream=False).named("attempts") == "2"
     assert place.ask(name, stream=False).named("attempts") == "1"
     assert asked(place, "m", "paused/rate-limited") == 1
