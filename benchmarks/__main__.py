@@ -4,7 +4,7 @@ import sys
 from importlib import import_module
 
 NAMES = ("journal", "prices", "protocols", "routing", "startup", "gateway", "batches", "engine")
-ON_REQUEST = ("gateways", "losses", "billing", "limits", "tenants", "prefixes")
+ON_REQUEST = ("gateways", "losses", "billing", "limits", "tenants", "guesses", "prefixes")
 """Only when they are named: they take minutes, or install other people's software."""
 
 

@@ -72,6 +72,13 @@ class Side:
             raise RuntimeError(f"{self.name} answered nothing")
         return timed
 
+    async def go_on(self, prompt: str, most: int, tenant: str, **sampling: Any) -> Timed:
+        """A text is continued, by our engine."""
+        timed = Timed(time.perf_counter())
+        sampling = {"temperature": 0, "ignore_eos": True} | sampling
+        await self._frames({"prompts": [prompt], "max_tokens": most, "tenant": tenant, "sampling": sampling}, timed)
+        return timed
+
     async def _frames(self, body: dict[str, Any], timed: Timed) -> None:
         reader = Reader()
         async with self.session.post("http://engine/worker/v1/generate", json=body) as response:
@@ -116,25 +123,22 @@ async def sides(slots: int, context: int, *, threads: int = 2, copy: Path | None
         found = []
         same = published()
         for name, weights in ((OURS, same), (THEIRS, same), *([(OURS, copy)] if copy else [])):
-            directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tw-")))
-            command = [sys.executable, "-m", "tokenworks.worker", "--model", "m", "--engine", name]
-            command += ["--weights", f"file:{weights}", "--listen", f"unix:{directory}/w.sock"]
-            command += [
-                "--option",
-                f"slots={slots}",
-                "--option",
-                f"context={context}",
-                "--option",
-                f"threads={threads}",
-            ]
-            stack.enter_context(process(command, None, directory / "w.log"))
-            await _ready(directory / "w.sock")
-            connector = aiohttp.UnixConnector(f"{directory}/w-engine.sock", limit=0, force_close=True)
-            timeout = aiohttp.ClientTimeout(600)
-            found.append(
-                Side(name, await stack.enter_async_context(aiohttp.ClientSession(connector=connector, timeout=timeout)))
-            )
+            found.append(await started(stack, name, weights, slots=slots, context=context, threads=threads))
         yield found
+
+
+async def started(stack: AsyncExitStack, name: str, weights: Path, **options: object) -> Side:
+    """One engine, ready, until the stack is closed."""
+    directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tw-")))
+    command = [sys.executable, "-m", "tokenworks.worker", "--model", "m", "--engine", name]
+    command += ["--weights", f"file:{weights}", "--listen", f"unix:{directory}/w.sock"]
+    for option, value in options.items():
+        command += ["--option", f"{option}={value}"]
+    stack.enter_context(process(command, None, directory / "w.log"))
+    await _ready(directory / "w.sock")
+    connector = aiohttp.UnixConnector(f"{directory}/w-engine.sock", limit=0, force_close=True)
+    session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(600))
+    return Side(name, await stack.enter_async_context(session))
 
 
 async def _ready(path: Path) -> None:

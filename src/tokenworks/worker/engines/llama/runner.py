@@ -203,7 +203,7 @@ class Runner:
             if outcome.accepted < len(work.drafts) and not outcome.ended:
                 self.kernel.cut(work.sequence.slot, work.end + outcome.accepted)
             outcomes.append(outcome)
-        self.drafter.computed(works, time.monotonic() - begun)
+        self.drafter.computed(outcomes, time.monotonic() - begun)
         return outcomes
 
     def _hand_out(self, outcomes: list[Outcome], now: float) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from tokenworks.protocols.worker import types as wire
 from tokenworks.worker.engines.llama.drafting.cost import Cost
+from tokenworks.worker.engines.llama.drafting.proof import Proof
 
 GREEDY = wire.Sampling(temperature=0.0, ignore_eos=True)
 COUNTED = "one two three four five six seven eight nine ten, "
@@ -40,6 +41,12 @@ class Constant(Cost):
 
 CHAT = (wire.Message("user", "red or green?"),)
 TOOL = wire.Tool("name_it", "The colours", SCHEMA)
+
+
+class Unasked(Proof):
+    """Time is not looked at."""
+
+    def add(self, sequences: int, gain: float) -> None: ...
 
 
 def requests(tenant: str) -> list[dict[str, Any]]:
@@ -92,9 +99,9 @@ def plain(bench: Any, said: Any) -> Said:
 def looking(bench: Any) -> Iterator[Any]:
     """The engine on a machine where a guess costs nothing."""
     drafter = bench.generator.runner.drafter
-    before, drafter.cost = drafter.cost, Constant(1.0)
+    before, drafter.cost, drafter.proof = drafter.cost, Constant(1.0), Unasked()
     yield bench
-    drafter.cost = before
+    drafter.cost, drafter.proof = before, Proof()
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tokenworks.worker.engines.llama.drafting.chances import Chances
 from tokenworks.worker.engines.llama.drafting.cost import STALE, Cost, passes
 from tokenworks.worker.engines.llama.drafting.lengths import LENGTHS, LONGEST, choose
+from tokenworks.worker.engines.llama.drafting.proof import REST, TRIAL, Proof
 
 ALONE = {1: 6.4, 2: 13.3, 4: 15.3, 8: 22.8, 16: 42.0, 32: 80.0}
 """Milliseconds of a pass of so many tokens, as measured with SmolLM2-135M on two cores."""
@@ -140,6 +141,27 @@ def test_sixteen_callers_gain_only_from_what_is_nearly_sure_for_all() -> None:
 def test_where_tokens_cost_nothing_all_is_checked() -> None:
     cost = machine(dict.fromkeys((1, 64, 4096), 20.0))
     assert lengths([sure(0.5), sure(0.9)] * 4, cost) == [LENGTHS[-1]] * 8
+
+
+def test_what_did_not_gain_rests_for_longer_each_time() -> None:
+    proof = Proof()
+    for _ in range(50):
+        proof.add(1, 1.3)
+    rests = []
+    for _ in range(3):
+        for _ in range(TRIAL):
+            assert not proof.rests(16)
+            proof.add(16, 0.8)
+        rests.append(next(steps for steps in range(9 * REST) if not proof.rests(16)))
+    assert rests == [REST, 2 * REST, 4 * REST]
+    assert not proof.rests(1), "where fewer run it goes on"
+    for _ in range(4 * TRIAL):
+        proof.add(16, 1.2)
+    for _ in range(99):
+        proof.add(16, 0.8)
+        if proof.rests(16):
+            break
+    assert next(steps for steps in range(9 * REST) if not proof.rests(16)) == REST - 1
 
 
 def test_nothing_is_checked_before_anything_was_measured() -> None:

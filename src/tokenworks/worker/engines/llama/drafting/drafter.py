@@ -7,8 +7,9 @@ from tokenworks.worker.engines.llama.drafting.cost import Cost, passes
 from tokenworks.worker.engines.llama.drafting.guesses import KINDS, MODEL, Running
 from tokenworks.worker.engines.llama.drafting.lengths import LONGEST, choose
 from tokenworks.worker.engines.llama.drafting.model import Draft, DraftModel
+from tokenworks.worker.engines.llama.drafting.proof import Proof
 from tokenworks.worker.engines.llama.drafting.shared import Tables
-from tokenworks.worker.engines.llama.scheduling.sequence import Outcome, Work
+from tokenworks.worker.engines.llama.scheduling.sequence import Outcome
 from tokenworks.worker.engines.llama.scheduling.sequence import Sequence as Tokens
 
 
@@ -19,6 +20,8 @@ class Drafter:
         self.tables = Tables(memory)
         self.model = model
         self.cost = Cost()
+        self.proof = Proof()
+        self._usual = 0.0
         self.drafted = dict.fromkeys(KINDS, 0)
         """Tokens since the start, by kind ..."""
         self.accepted = dict.fromkeys(KINDS, 0)
@@ -28,20 +31,29 @@ class Drafter:
 
     def propose(self, running: Sequence[Running]) -> None:
         """Before a step: gives each sequence what is to be checked of its guess, or nothing."""
+        self._usual = 0.0
         for one in running:
             one.sequence.drafts = []
         if not running or not all(_generates(one.sequence) for one in running):
             return  # prompts fill the step
         tables = self.tables
         reach = [one.guesses.reach(tables.of(one.sequence.key)) for one in running]
+        if self.proof.rests(len(running)):
+            reach = [[] for _ in running]
         lengths, rate = choose(reach, lambda more: self._seconds(running, more))
+        if any(lengths):
+            self._usual = len(running) / self._seconds(running, [0] * len(running))
         for one, length in zip(running, lengths, strict=True):
             one.sequence.drafts = one.guesses.row[:length]
         if self.model is not None and rate:
             self._ask_model(self.model, running, lengths, rate)
 
-    def computed(self, works: Sequence[Work], seconds: float) -> None:
-        """A forward pass over these works, with the sampling after it, took so long."""
+    def computed(self, outcomes: Sequence[Outcome], seconds: float) -> None:
+        """A forward pass that brought this, with the sampling after it, took so long."""
+        works = [outcome.work for outcome in outcomes]
+        if self._usual and any(work.drafts for work in works):
+            tokens = sum(len(outcome.tokens) for outcome in outcomes)
+            self.proof.add(len(works), tokens / seconds / self._usual)
         if all(work.samples and _generates(work.sequence) for work in works):
             self.cost.add(passes([(w.sequence.key[1], w.sequence.slot, w.size) for w in works]), seconds)
 
@@ -92,6 +104,7 @@ class Drafter:
         for draft, row in zip(chosen, model.draft(chosen, length), strict=True):
             if row:
                 one = running[places[draft.sequence]]
+                self._usual = 0.0  # the time that the model took is not in the step's
                 one.guesses.kind, one.guesses.row = MODEL, row
                 draft.sequence.drafts = row
 
