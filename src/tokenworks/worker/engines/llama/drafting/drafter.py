@@ -12,6 +12,9 @@ from tokenworks.worker.engines.llama.drafting.shared import Tables
 from tokenworks.worker.engines.llama.scheduling.sequence import Outcome
 from tokenworks.worker.engines.llama.scheduling.sequence import Sequence as Tokens
 
+BARE = 32
+"""One step in so many is without what was looked up: what it would take else has to be known."""
+
 
 class Drafter:
     """`memory`: bytes for what requests of a key share; see shared.py. `model`: a draft model, if there is one."""
@@ -38,7 +41,7 @@ class Drafter:
             return  # prompts fill the step
         tables = self.tables
         reach = [one.guesses.reach(tables.of(one.sequence.key)) for one in running]
-        if self.proof.rests(len(running)):
+        if running[0].guesses.steps % BARE == BARE - 1 or self.proof.rests(len(running)):
             reach = [[] for _ in running]
         lengths, rate = choose(reach, lambda more: self._seconds(running, more))
         if any(lengths):

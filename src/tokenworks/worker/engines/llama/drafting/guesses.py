@@ -23,6 +23,8 @@ class Guesses:
         """Of `row`."""
         self.row: list[int] = []
         """What is guessed to follow the sequence's last token."""
+        self.steps = 0
+        """That brought tokens."""
         self._lookup = lookup
         self._runs = dict.fromkeys(KINDS, 0)
         """Guessed tokens that came true one after the other until now."""
@@ -30,6 +32,7 @@ class Guesses:
 
     def judge(self, came: Sequence[int], table: Table) -> None:
         """These tokens came."""
+        self.steps += 1
         run = chances(table, self.kind).judge(self._runs[self.kind], self.row, came) if self.row else 0
         if self.kind == MODEL:
             self._runs[MODEL] = run
