@@ -29,6 +29,7 @@ from tokenworks.worker.engines.llama.spinning import Spinning
 
 Operation = Callable[[], None]
 Result = TypeVar("Result")
+Handed = tuple[Answer, list[wire.Event], TokenworksError | None]
 log = logging.getLogger(__name__)
 
 
@@ -52,6 +53,7 @@ class Runner:
         self.observed = Observed(scheduler, kernel.slots * kernel.capacity)
         self.observed.guesses(drafter)
         self._last: dict[Sequence, float] = {}
+        self._held: list[Handed] = []
         self._errands: set[asyncio.Future[Any]] = set()
         self._interrupting = Interrupting(scheduler, kernel.stop)
         self.steps = 0
@@ -108,15 +110,19 @@ class Runner:
                 if self.scheduler.has_work():
                     spinning.add(self._step())
         except KernelFailed as error:
+            self._deliver_held()
             self._tell(self._died, str(error))
         except Exception as error:  # whatever it is, this engine is at its end and has to say so
             log.exception("the engine's thread ends")
+            self._deliver_held()
             self._tell(self._died, f"{type(error).__name__}: {error}")
         finally:
             spinning.close()
 
     def _next(self) -> bool:
         """Does what was asked for; waits when there is nothing to do. False at the end."""
+        if self._operations or not self.scheduler.has_work():
+            self._deliver_held()
         with self._wake:
             while not (self._operations or self._closing or self.scheduler.has_work()):
                 self._wake.wait()
@@ -160,6 +166,7 @@ class Runner:
         scheduler.budget = self._pace.budget
         self.drafter.propose(self._guessing(scheduler.running))
         works = scheduler.plan(begun)
+        self._deliver_held()
         outcomes, given_up = self._forward(works, begun)
         seconds = time.monotonic() - begun
         self._interrupting.end(seconds, given_up)
@@ -207,8 +214,9 @@ class Runner:
         return outcomes
 
     def _hand_out(self, outcomes: list[Outcome], now: float) -> None:
-        """One call into the event loop for all that this step brought."""
-        handed: list[tuple[Answer, list[object], TokenworksError | None]] = []
+        """One call into the event loop for all that this step brought. Where nobody's answer is whole it is held until
+        the next forward pass begins: the loop's thread would wait for the interpreter until then, and be waited for."""
+        handed = self._held
         for outcome in outcomes:
             sequence = outcome.work.sequence
             if not outcome.tokens and not outcome.ended:
@@ -217,7 +225,7 @@ class Runner:
             self.generated += len(outcome.tokens)
             self.observed.tokens(sequence, len(outcome.tokens), now, self._last.get(sequence, 0.0))
             self._last[sequence] = now
-            events: list[object] = list(choice.events)
+            events = list(choice.events)
             choice.events.clear()
             error = None
             if outcome.ended:
@@ -229,8 +237,14 @@ class Runner:
             answer, _ = self._owners.pop(sequence)
             self._cancel(answer)
             handed.append((answer, [], Unavailable("The request's deadline has passed.", code=wire.OVERDUE)))
+        whole = bool(self.scheduler.overdue) or any(outcome.ended for outcome in outcomes)
         self.scheduler.overdue.clear()
-        if handed:
+        if whole:
+            self._deliver_held()
+
+    def _deliver_held(self) -> None:
+        if self._held:
+            handed, self._held = self._held, []
             self._tell(_deliver, handed)
 
     def _tell(self, what: Callable[..., object], *arguments: object) -> None:
@@ -243,6 +257,6 @@ def _settle(done: "asyncio.Future[Result]", result: Result) -> None:
         done.set_result(result)
 
 
-def _deliver(handed: list[tuple[Answer, list[object], TokenworksError | None]]) -> None:
+def _deliver(handed: list[Handed]) -> None:
     for answer, events, error in handed:
-        answer.deliver(events, error)  # type: ignore[arg-type]
+        answer.deliver(events, error)

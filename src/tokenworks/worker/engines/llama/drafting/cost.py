@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 WEIGHT = 0.2
 STRANGE = 2.0
 """A pass that takes so many times as long as it should was held up by something else; it counts as this much."""
-STALE = 15.0
+STALE = 60.0
 """Seconds after which a figure is forgotten: the machine may have been busy, and only what is tried is measured."""
 SLOPE = 0.35
 """What is taken for a further token where nothing was measured, as a share of what tokens cost before: a bold guess,

@@ -15,6 +15,10 @@ from tokenworks.worker.engines.llama.scheduling.sequence import Sequence as Toke
 BARE = 32
 """One step in so many is without what was looked up: what it would take else has to be known."""
 
+FEW = 4
+PAUSE = 3
+"""Steps of more than `FEW` sequences for which nothing is chosen after nothing was worth it: choosing costs, too."""
+
 
 class Drafter:
     """`memory`: bytes for what requests of a key share; see shared.py. `model`: a draft model, if there is one."""
@@ -25,6 +29,7 @@ class Drafter:
         self.cost = Cost()
         self.proof = Proof()
         self._usual = 0.0
+        self._pause = 0
         self.drafted = dict.fromkeys(KINDS, 0)
         """Tokens since the start, by kind ..."""
         self.accepted = dict.fromkeys(KINDS, 0)
@@ -39,11 +44,15 @@ class Drafter:
             one.sequence.drafts = []
         if not running or not all(_generates(one.sequence) for one in running):
             return  # prompts fill the step
+        if self._pause and len(running) > FEW:
+            self._pause -= 1
+            return
         tables = self.tables
         reach = [one.guesses.reach(tables.of(one.sequence.key)) for one in running]
         if running[0].guesses.steps % BARE == BARE - 1 or self.proof.rests(len(running)):
             reach = [[] for _ in running]
         lengths, rate = choose(reach, lambda more: self._seconds(running, more))
+        self._pause = PAUSE if self.model is None and not any(lengths) else 0
         if any(lengths):
             self._usual = len(running) / self._seconds(running, [0] * len(running))
         for one, length in zip(running, lengths, strict=True):

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 
 LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16)
 LONGEST = LENGTHS[-1]
-MARGIN = 1.03
-"""By how much it has to be better than none: less is noise."""
+MARGIN = 1.08
+"""By how much it has to be better than none: less is noise, and trying costs."""
 SURE = (0.0, 0.6, 0.85)
 """Where many run, those whose guess is less likely than this are tried without: they make the step dearer for all."""
 
