@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from tokenworks.models import Entry, WeightsError, fetch, load_catalog, optimized
+from tokenworks.models import Entry, Progress, WeightsError, fetch, load_catalog, optimized
 from tokenworks.worker.engines.base import EngineFailed
 
 T = TypeVar("T")
@@ -20,14 +20,7 @@ def find(name_or_source: str, catalogs: tuple[Path, ...], model: str) -> Entry:
 async def fetched(entry: Entry, cache_dir: Path, explain: Callable[[str], None]) -> Path:
     """The file, or a copy that is faster here. EngineFailed says what stands in the way; `explain` hears how far."""
     loop = asyncio.get_running_loop()
-    told = -1
-
-    def progress(done: int, total: int | None) -> None:
-        nonlocal told
-        percent = done * 100 // total if total else 0
-        if percent != told:
-            told = percent
-            loop.call_soon_threadsafe(explain, f"fetching {entry.source}: {percent} %")
+    progress = in_percent(lambda text: loop.call_soon_threadsafe(explain, text), f"fetching {entry.source}:")
 
     def fastest() -> Path:
         path = fetch(entry, cache_dir, progress)
@@ -38,6 +31,20 @@ async def fetched(entry: Entry, cache_dir: Path, explain: Callable[[str], None])
         return await in_thread(fastest)
     except (WeightsError, OSError) as error:
         raise EngineFailed(str(error)) from error
+
+
+def in_percent(tell: Callable[[str], object], what: str) -> Progress:
+    """Tells each percent once, after the words of `what`."""
+    told = -1
+
+    def progress(done: int, total: int | None) -> None:
+        nonlocal told
+        percent = done * 100 // total if total else 0
+        if percent != told:
+            told = percent
+            tell(f"{what} {percent} %")
+
+    return progress
 
 
 async def in_thread(work: Callable[[], T]) -> T:

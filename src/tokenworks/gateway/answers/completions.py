@@ -11,6 +11,7 @@ from tokenworks.core.caller import Caller
 from tokenworks.core.errors import InvalidRequest, MethodNotAllowed, NotFound, TokenworksError
 from tokenworks.core.request import Request
 from tokenworks.gateway.answers.intake import Intake
+from tokenworks.gateway.answers.keeping import Keeper
 from tokenworks.gateway.answers.reading import query, whole_number
 from tokenworks.gateway.answers.store import AnswerStore
 from tokenworks.gateway.edge import headers
@@ -34,17 +35,8 @@ _METADATA = re.compile(r"metadata\[(.*)\]")
 log = structlog.get_logger("tokenworks.gateway")
 
 
-class KeepingCompletion:
-    """The keeper of one exchange."""
-
-    def __init__(self, store: AnswerStore, project_id: str, asked: Request) -> None:
-        self._store = store
-        self._project_id = project_id
-        self._asked = asked
-        self._seen: list[bytes] = []
-
-    def note(self, chunk: bytes) -> None:
-        self._seen.append(chunk)
+class KeepingCompletion(Keeper):
+    """A chat completion is stored before its last bytes leave."""
 
     async def last(self, data: bytes) -> bytes:
         if self._asked.stream:

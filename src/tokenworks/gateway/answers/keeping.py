@@ -17,8 +17,8 @@ NOT_STORED = b": this response could not be stored\n\n"
 log = structlog.get_logger("tokenworks.gateway")
 
 
-class Keeping:
-    """The keeper of one exchange. `asked` is the request as the caller sent it, before its history was put in."""
+class Keeper:
+    """Of one exchange: what has left of its answer."""
 
     def __init__(self, store: AnswerStore, project_id: str, asked: Request) -> None:
         self._store = store
@@ -28,6 +28,10 @@ class Keeping:
 
     def note(self, chunk: bytes) -> None:
         self._seen.append(chunk)
+
+
+class Keeping(Keeper):
+    """`asked` is the request as the caller sent it, before its history was put in."""
 
     async def last(self, data: bytes) -> bytes:
         """The end of the stream, or the whole answer; its `store` becomes false when it could not be stored."""

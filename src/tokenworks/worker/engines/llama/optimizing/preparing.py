@@ -8,7 +8,7 @@ from pathlib import Path
 from tokenworks.models import Entry, Progress, WeightsError, optimized
 from tokenworks.worker.engines.llama.optimizing.choosing import choose
 from tokenworks.worker.engines.llama.optimizing.requantize import FORMATS, CannotRequantize
-from tokenworks.worker.weights import in_thread
+from tokenworks.worker.weights import in_percent, in_thread
 
 log = logging.getLogger(__name__)
 
@@ -19,16 +19,7 @@ async def prepared(entry: Entry, weights: Path, cache_dir: Path, explain: Callab
     loop = asyncio.get_running_loop()
 
     def begin(title: str) -> Progress:
-        told = -1
-
-        def progress(done: int, total: int | None) -> None:
-            nonlocal told
-            percent = done * 100 // total if total else 0
-            if percent != told:
-                told = percent
-                loop.call_soon_threadsafe(explain, f"preparing {entry.name}: {title}, {percent} %")
-
-        return progress
+        return in_percent(lambda text: loop.call_soon_threadsafe(explain, text), f"preparing {entry.name}: {title},")
 
     def make() -> Path:
         with optimized.making(entry, cache_dir):
